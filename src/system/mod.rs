@@ -1,0 +1,4 @@
+//! The machine: its clocks, its randomness, its log, its limits. Knows nothing of collections.
+
+pub mod clock;
+pub mod entropy;
