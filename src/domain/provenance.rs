@@ -58,6 +58,15 @@ impl ContractField {
             ContractField::ControlNumber => "controlNumber",
         }
     }
+
+    /// Parses the field's name.
+    pub fn parse(text: &str) -> Result<ContractField, Invalid> {
+        match text {
+            "contractNumber" => Ok(ContractField::ContractNumber),
+            "controlNumber" => Ok(ContractField::ControlNumber),
+            _ => Err(Invalid { expected: "contractNumber or controlNumber" }),
+        }
+    }
 }
 
 /// The two forms of a body.
@@ -75,6 +84,15 @@ impl Form {
         match self {
             Form::Json => "json",
             Form::Encrypted => "encrypted",
+        }
+    }
+
+    /// Parses the word.
+    pub fn parse(text: &str) -> Result<Form, Invalid> {
+        match text {
+            "json" => Ok(Form::Json),
+            "encrypted" => Ok(Form::Encrypted),
+            _ => Err(Invalid { expected: "json or encrypted" }),
         }
     }
 }

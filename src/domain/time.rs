@@ -48,6 +48,11 @@ impl CollectedAt {
         self.0 - accepted.0.naive_local()
     }
 
+    /// The claim with its offset, as machines read it.
+    pub fn to_rfc3339(self) -> String {
+        self.0.format("%Y-%m-%dT%H:%M:%S+08:00").to_string()
+    }
+
     /// The claimed date.
     pub fn date(self) -> BusinessDate {
         BusinessDate(self.0.date())

@@ -1,1 +1,74 @@
-//! (to be written)
+//! Durable state, and the only module that knows SQLite.
+//!
+//! One thread owns the only writing connection ([`writer`]); everybody else reads through
+//! [`reader`]. The store never awaits, and knows neither the wire nor the network.
+
+mod collections;
+mod columns;
+mod outbox;
+mod record;
+mod refusals;
+mod schema;
+
+pub mod reader;
+pub mod writer;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+pub use collections::{Entry, Repeats, Variant};
+pub use refusals::{KeptRefusal, Refused};
+pub use writer::{Receipt, Recorded, Store, Unavailable};
+
+/// The database inside a state directory.
+pub fn database_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("tilld.db")
+}
+
+/// Why a store cannot be opened, in words for the person who started the daemon.
+#[derive(Debug)]
+pub struct OpenError {
+    /// What kind of trouble it is.
+    pub kind: OpenErrorKind,
+    message: String,
+}
+
+/// The kinds of trouble that lead to different exit codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenErrorKind {
+    /// The database is fine, but not for this configuration or this version.
+    Mismatch,
+    /// The database contradicts itself.
+    Damaged,
+    /// Another daemon has it, or the file system refuses.
+    Inaccessible,
+}
+
+impl OpenError {
+    fn new(kind: OpenErrorKind, message: impl Into<String>) -> OpenError {
+        OpenError { kind, message: message.into() }
+    }
+
+    fn inaccessible(path: &Path, error: impl fmt::Display) -> OpenError {
+        OpenError::new(OpenErrorKind::Inaccessible, format!("{}: {error}", path.display()))
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl From<rusqlite::Error> for OpenError {
+    fn from(error: rusqlite::Error) -> OpenError {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        let kind = match error.sqlite_error_code() {
+            Some(DatabaseCorrupt | NotADatabase) => OpenErrorKind::Damaged,
+            _ => OpenErrorKind::Inaccessible,
+        };
+        OpenError::new(kind, format!("the database cannot be used: {error}"))
+    }
+}

@@ -1,0 +1,253 @@
+//! The books: recorded collections, and how often each was confirmed again.
+
+use rusqlite::{Connection, OptionalExtension, Row, named_params};
+
+use super::columns::{optional_text, parsed, peer, text};
+use super::record;
+use crate::domain::amount::Amount;
+use crate::domain::collection::{
+    BranchName, Collection, PayChannel, Phone, ReceiptNumber, UserName,
+};
+use crate::domain::contract::{ContractNumber, Mode};
+use crate::domain::decision::{DOUBLE_WINDOW, First, History, Sequence};
+use crate::domain::flags::Flags;
+use crate::domain::provenance::{Confirmation, ContractField, Digest, Form, KeyId, Provenance};
+use crate::domain::time::{AcceptedAt, BusinessDate, CollectedAt};
+
+/// So many phone numbers and times are kept of one collection's repeats; more are only counted.
+const VARIANTS_MAX: i64 = 20;
+
+/// So many of a contract's collections are searched for a possible double: a contract with
+/// thousands of installments must not slow the writer down.
+const DOUBLE_LOOKBACK_MAX: i64 = 100;
+
+/// A collection as it stands in the books.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its number.
+    pub sequence: Sequence,
+    /// What was confirmed. Its flags are all that were raised, not only the wire's.
+    pub confirmation: Confirmation,
+    /// Where it came from.
+    pub provenance: Provenance,
+    /// When it was recorded.
+    pub accepted_at: AcceptedAt,
+    /// In whose day's books it stands.
+    pub business_date: BusinessDate,
+}
+
+/// How often a collection was confirmed again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repeats {
+    /// The number of repeats.
+    pub count: i64,
+    /// The time of the last one.
+    pub last_at: AcceptedAt,
+}
+
+/// Another phone number or time with which a collection was confirmed again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variant {
+    /// The phone number that time.
+    pub phone: Phone,
+    /// The collectedTime that time.
+    pub collected_at: CollectedAt,
+    /// When it first came so.
+    pub first_at: AcceptedAt,
+}
+
+/// The columns that [`entry`] reads, in its order.
+pub const COLUMNS: &str = "collection.sequence, contract, receipt, amount, phone, collected_at, \
+     channel, accepted_at, business_date, flags, caller, branch, key_id, peer, \
+     client_certificate, form, body_digest, amount_text, contract_field, unknown_fields, digest";
+
+/// Looks up what bears on a confirmation.
+pub fn history(
+    connection: &Connection,
+    collection: &Collection,
+    caller: &UserName,
+    now: AcceptedAt,
+) -> rusqlite::Result<History> {
+    if let Some(first) = first(connection, collection)? {
+        return Ok(History::SameIdentity(first));
+    }
+    let contract = collection.contract.as_str();
+    let paid = connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM collection WHERE contract = ?1)")?
+        .query_row([contract], |row| row.get(0))?;
+    let possible_double = paid && {
+        let window = DOUBLE_WINDOW.num_milliseconds();
+        let mut statement = connection.prepare_cached(
+            "SELECT EXISTS (
+                 SELECT 1 FROM (SELECT amount, caller, accepted_at FROM collection
+                                WHERE contract = ?1 LIMIT ?2)
+                 WHERE amount = ?3 AND caller <> ?4 AND abs(accepted_at - ?5) <= ?6)",
+        )?;
+        let amount = collection.amount.centavos();
+        let bound = (contract, DOUBLE_LOOKBACK_MAX, amount, caller.as_str(), now.unix_ms(), window);
+        statement.query_row(bound, |row| row.get(0))?
+    };
+    Ok(History::Others { paid, possible_double })
+}
+
+fn first(connection: &Connection, collection: &Collection) -> rusqlite::Result<Option<First>> {
+    connection
+        .prepare_cached(
+            "SELECT sequence, amount, channel, phone, collected_at, accepted_at
+             FROM collection WHERE contract = ?1 AND receipt = ?2",
+        )?
+        .query_row((collection.contract.as_str(), collection.receipt.as_str()), |row| {
+            Ok(First {
+                sequence: row.get(0)?,
+                amount: parsed(row, 1, Amount::from_centavos)?,
+                channel: channel(row, 2)?,
+                phone: text(row, 3, Phone::parse)?,
+                collected_at: text(row, 4, CollectedAt::parse)?,
+                accepted_at: parsed(row, 5, AcceptedAt::from_unix_ms)?,
+            })
+        })
+        .optional()
+}
+
+/// The number of the last recorded collection; 0 when there is none.
+pub fn last_sequence(connection: &Connection) -> rusqlite::Result<Sequence> {
+    connection.query_row("SELECT coalesce(max(sequence), 0) FROM collection", [], |row| row.get(0))
+}
+
+/// Writes an entry down, once and for all.
+pub fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result<()> {
+    let Entry { sequence, confirmation, provenance, accepted_at, business_date } = entry;
+    let collection = &confirmation.collection;
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO collection (
+             sequence, contract, receipt, amount, phone, collected_at, channel, accepted_at,
+             business_date, flags, caller, branch, key_id, peer, client_certificate, form,
+             body_digest, amount_text, contract_field, unknown_fields, digest)
+         VALUES (
+             :sequence, :contract, :receipt, :amount, :phone, :collected_at, :channel,
+             :accepted_at, :business_date, :flags, :caller, :branch, :key_id, :peer,
+             :client_certificate, :form, :body_digest, :amount_text, :contract_field,
+             :unknown_fields, :digest)",
+    )?;
+    let written = statement.execute(named_params! {
+        ":sequence": sequence,
+        ":contract": collection.contract.as_str(),
+        ":receipt": collection.receipt.as_str(),
+        ":amount": collection.amount.centavos(),
+        ":phone": collection.phone.as_str(),
+        ":collected_at": collection.collected_at.to_string(),
+        ":channel": collection.channel.code(),
+        ":accepted_at": accepted_at.unix_ms(),
+        ":business_date": business_date.to_string(),
+        ":flags": confirmation.flags.to_string(),
+        ":caller": provenance.caller.as_str(),
+        ":branch": provenance.branch.as_ref().map(BranchName::as_str),
+        ":key_id": provenance.key_id.to_string(),
+        ":peer": provenance.peer.to_string(),
+        ":client_certificate": provenance.client_certificate.map(|digest| digest.0),
+        ":form": provenance.form.as_str(),
+        ":body_digest": provenance.body_digest.0,
+        ":amount_text": confirmation.amount_text,
+        ":contract_field": confirmation.contract_field.as_str(),
+        ":unknown_fields": confirmation.unknown_fields,
+        ":digest": record::digest(entry).0,
+    })?;
+    debug_assert_eq!(written, 1);
+    Ok(())
+}
+
+/// Counts a repeat, and keeps its phone and time if they are others than before.
+pub fn insert_repeat(
+    connection: &Connection,
+    sequence: Sequence,
+    variant: Option<&Collection>,
+    now: AcceptedAt,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO repeat (sequence, count, last_at) VALUES (?1, 1, ?2)
+             ON CONFLICT DO UPDATE SET count = count + 1, last_at = excluded.last_at",
+        )?
+        .execute((sequence, now.unix_ms()))?;
+    if let Some(Collection { phone, collected_at, .. }) = variant {
+        connection
+            .prepare_cached(
+                "INSERT OR IGNORE INTO variant (sequence, phone, collected_at, first_at)
+                 SELECT ?1, ?2, ?3, ?4
+                 WHERE (SELECT count(*) FROM variant WHERE sequence = ?1) < ?5",
+            )?
+            .execute((
+                sequence,
+                phone.as_str(),
+                collected_at.to_string(),
+                now.unix_ms(),
+                VARIANTS_MAX,
+            ))?;
+    }
+    Ok(())
+}
+
+/// How often an entry was confirmed again, if it was.
+pub fn repeats(connection: &Connection, sequence: Sequence) -> rusqlite::Result<Option<Repeats>> {
+    connection
+        .prepare_cached("SELECT count, last_at FROM repeat WHERE sequence = ?1")?
+        .query_row([sequence], |row| {
+            Ok(Repeats { count: row.get(0)?, last_at: parsed(row, 1, AcceptedAt::from_unix_ms)? })
+        })
+        .optional()
+}
+
+/// The kept variants of an entry, oldest first.
+pub fn variants(connection: &Connection, sequence: Sequence) -> rusqlite::Result<Vec<Variant>> {
+    connection
+        .prepare_cached(
+            "SELECT phone, collected_at, first_at FROM variant
+             WHERE sequence = ?1 ORDER BY first_at",
+        )?
+        .query_map([sequence], |row| {
+            Ok(Variant {
+                phone: text(row, 0, Phone::parse)?,
+                collected_at: text(row, 1, CollectedAt::parse)?,
+                first_at: parsed(row, 2, AcceptedAt::from_unix_ms)?,
+            })
+        })?
+        .collect()
+}
+
+/// Reads a row of [`COLUMNS`], and whether it still fits the digest it was written with.
+pub fn entry(row: &Row<'_>) -> rusqlite::Result<(Entry, bool)> {
+    let entry = Entry {
+        sequence: row.get(0)?,
+        confirmation: Confirmation {
+            collection: Collection {
+                contract: text(row, 1, |text| ContractNumber::parse(text, Mode::Sandbox))?,
+                receipt: text(row, 2, ReceiptNumber::parse)?,
+                amount: parsed(row, 3, Amount::from_centavos)?,
+                phone: text(row, 4, Phone::parse)?,
+                collected_at: text(row, 5, CollectedAt::parse)?,
+                channel: channel(row, 6)?,
+            },
+            flags: text(row, 9, Flags::parse)?,
+            amount_text: row.get(17)?,
+            contract_field: text(row, 18, ContractField::parse)?,
+            unknown_fields: row.get(19)?,
+        },
+        provenance: Provenance {
+            caller: text(row, 10, UserName::parse)?,
+            branch: optional_text(row, 11, BranchName::parse)?,
+            key_id: text(row, 12, KeyId::parse)?,
+            peer: text(row, 13, peer)?,
+            client_certificate: row.get::<_, Option<[u8; 32]>>(14)?.map(Digest),
+            form: text(row, 15, Form::parse)?,
+            body_digest: Digest(row.get(16)?),
+        },
+        accepted_at: parsed(row, 7, AcceptedAt::from_unix_ms)?,
+        business_date: text(row, 8, BusinessDate::parse)?,
+    };
+    let is_intact = record::digest(&entry).0 == row.get::<_, [u8; 32]>(20)?;
+    Ok((entry, is_intact))
+}
+
+fn channel(row: &Row<'_>, index: usize) -> rusqlite::Result<PayChannel> {
+    parsed(row, index, |code: i64| PayChannel::parse(&code.to_string()))
+}

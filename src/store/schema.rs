@@ -1,0 +1,155 @@
+//! The database file: how it is opened, what is in it, and how older ones are brought up to date.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+
+use super::{OpenError, OpenErrorKind, database_path};
+use crate::domain::contract::Mode;
+use crate::system::entropy;
+
+/// "tild" in ASCII: `file` and other tools can tell whose database this is.
+const APPLICATION_ID: i32 = 0x7469_6c64;
+
+/// Readers wait this long for a checkpoint that is resetting the WAL.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The oldest SQLite without the WAL-reset bug, in which a commit could be overwritten.
+const SQLITE_VERSION_MIN: i32 = 3_051_003;
+
+/// Append-only: the length of this list is the schema's version (`user_version`).
+const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
+
+/// What `user_version` says of a database that is up to date.
+#[expect(clippy::cast_possible_truncation, reason = "the list above is short")]
+const VERSION: u8 = MIGRATIONS.len() as u8;
+
+/// Opens the database for the one writer, creates or migrates it, and checks that it belongs to
+/// this mode.
+///
+/// The caller must hold the state directory's lock.
+pub fn open_for_writing(state_dir: &Path, mode: Mode) -> Result<Connection, OpenError> {
+    if rusqlite::version_number() < SQLITE_VERSION_MIN {
+        let message = format!("SQLite {} is too old; 3.51.3 is needed", rusqlite::version());
+        return Err(OpenError::new(OpenErrorKind::Mismatch, message));
+    }
+    let path = database_path(state_dir);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(&path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    persist_wal(&connection)?;
+    set_pragmas(&connection)?;
+    migrate(&mut connection, mode)?;
+    check_mode(&connection, mode)?;
+    Ok(connection)
+}
+
+/// Opens the database for reading only; works with the daemon up or down.
+pub fn open_for_reading(state_dir: &Path) -> Result<Connection, OpenError> {
+    let path = database_path(state_dir);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(&path, flags).map_err(|error| {
+        OpenError::inaccessible(&path, format!("{error}; has the daemon been started once?"))
+    })?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    if check_version(&connection)? < VERSION {
+        let message =
+            "the database is of an older tilld: start the daemon once to bring it up to date";
+        return Err(OpenError::new(OpenErrorKind::Mismatch, message));
+    }
+    Ok(connection)
+}
+
+/// Keeps WAL and shm on close, so that a reader without write access to the directory can open
+/// the database while the daemon is down.
+fn persist_wal(connection: &Connection) -> rusqlite::Result<()> {
+    let mut on = 1;
+    connection.file_control(None::<&str>, rusqlite::FileControl::PersistWal(&mut on))
+}
+
+/// Sets what durability stands on, and reads it back: SQLite ignores what it does not know.
+fn set_pragmas(connection: &Connection) -> Result<(), OpenError> {
+    connection.execute_batch(
+        "PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = FULL;
+         PRAGMA foreign_keys = ON;
+         PRAGMA trusted_schema = OFF;
+         PRAGMA cell_size_check = ON;
+         PRAGMA temp_store = MEMORY;
+         -- The writer checkpoints by itself: SQLite's own automatic checkpoint swallows errors.
+         PRAGMA wal_autocheckpoint = 0;",
+    )?;
+    let journal: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+    let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+    if journal != "wal" || synchronous != 2 {
+        let message = format!(
+            "the database would not be durable here (journal_mode {journal}, synchronous \
+             {synchronous}): put state_dir on a local file system"
+        );
+        return Err(OpenError::new(OpenErrorKind::Mismatch, message));
+    }
+    Ok(())
+}
+
+fn migrate(connection: &mut Connection, mode: Mode) -> Result<(), OpenError> {
+    let version = check_version(connection)?;
+    if version == VERSION {
+        return Ok(());
+    }
+    let step = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for migration in &MIGRATIONS[usize::from(version)..] {
+        step.execute_batch(migration)?;
+    }
+    if version == 0 {
+        initialise(&step, mode)?;
+    }
+    step.pragma_update(None, "application_id", APPLICATION_ID)?;
+    step.pragma_update(None, "user_version", VERSION)?;
+    step.commit()?;
+    Ok(())
+}
+
+/// The schema version, if this program can read it.
+fn check_version(connection: &Connection) -> Result<u8, OpenError> {
+    let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let version: u8 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let mismatch = |message: String| Err(OpenError::new(OpenErrorKind::Mismatch, message));
+    if id != APPLICATION_ID && (id, version) != (0, 0) {
+        return mismatch("tilld.db is not a database of tilld".to_owned());
+    }
+    if version > VERSION {
+        return mismatch(format!(
+            "the database was written by a newer tilld (schema {version}, this one knows \
+             {VERSION}): install that version again; nothing was changed"
+        ));
+    }
+    Ok(version)
+}
+
+fn initialise(step: &Transaction<'_>, mode: Mode) -> Result<(), OpenError> {
+    let epoch = entropy::bytes::<4>()
+        .map_err(|error| OpenError::new(OpenErrorKind::Inaccessible, error.to_string()))?;
+    step.execute(
+        "INSERT INTO store (id, mode, epoch) VALUES (1, ?1, ?2)",
+        (mode.as_str(), format!("{:08x}", u32::from_be_bytes(epoch))),
+    )?;
+    Ok(())
+}
+
+fn check_mode(connection: &Connection, mode: Mode) -> Result<(), OpenError> {
+    let stored: String = connection.query_row("SELECT mode FROM store", [], |row| row.get(0))?;
+    if stored == mode.as_str() {
+        return Ok(());
+    }
+    let message = format!(
+        "this database holds {stored} collections and the configuration says mode = \"{}\": \
+         set mode = \"{stored}\", or give the other mode a state_dir of its own",
+        mode.as_str()
+    );
+    Err(OpenError::new(OpenErrorKind::Mismatch, message))
+}
