@@ -2,3 +2,5 @@
 
 pub mod clock;
 pub mod entropy;
+pub mod limits;
+pub mod logging;
