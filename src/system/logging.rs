@@ -1,0 +1,365 @@
+//! Where log lines go: to journald with their fields, else to standard error.
+//!
+//! Whoever logs only ever puts the line into a bounded queue; a thread of its own writes it. A log
+//! that takes nothing costs lines, which are counted, and never holds a cashier. Knows nothing of
+//! what the lines say: to keep secrets out is the writer's duty.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use chrono::{DateTime, FixedOffset, Utc};
+use log::kv::{self, Key, Value, VisitSource};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use systemd_journal_logger::JournalLog;
+
+use super::clock;
+
+/// Lines that may wait: several seconds of the busiest day, in about a megabyte when all are there.
+const QUEUE_LINES_MAX: usize = 4096;
+
+/// How long `flush` waits for a log that may be stuck: a dying process must not hang on it.
+const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Philippine time, as in everything else that a person reads here.
+const MANILA: FixedOffset = match FixedOffset::east_opt(8 * 3600) {
+    Some(offset) => offset,
+    None => unreachable!(),
+};
+
+/// Makes this the logger of the whole process, writing to journald when systemd started it, else
+/// to standard error. Fails when there is a logger already or no thread can be had.
+///
+/// Of other crates only warnings and errors are logged. `log::logger().flush()` waits, for a second
+/// at most, until everything logged before it is written.
+pub fn start(level: LevelFilter) -> io::Result<()> {
+    let journal = systemd_journal_logger::connected_to_journal().then(JournalLog::new);
+    let queue = match journal {
+        Some(Ok(journal)) => Queue::start(QUEUE_LINES_MAX, Box::new(journal))?,
+        _ => Queue::start(QUEUE_LINES_MAX, Box::new(io::stderr()))?,
+    };
+    log::set_boxed_logger(Box::new(queue)).map_err(io::Error::other)?;
+    log::set_max_level(level);
+    Ok(())
+}
+
+/// A line on its way.
+struct Line {
+    at: DateTime<Utc>,
+    level: Level,
+    target: String,
+    message: String,
+    fields: Fields,
+}
+
+impl Line {
+    fn of(record: &Record<'_>) -> Line {
+        let mut fields = Fields(Vec::new());
+        // Only a visitor that fails can fail here, and ours does not.
+        let _ = record.key_values().visit(&mut fields);
+        Line {
+            at: clock::now(),
+            level: record.level(),
+            target: record.target().to_owned(),
+            message: record.args().to_string(),
+            fields,
+        }
+    }
+
+    /// The line that tells of lines that were lost.
+    fn about_dropped(count: u64) -> Line {
+        Line {
+            at: clock::now(),
+            level: Level::Warn,
+            target: module_path!().to_owned(),
+            message: format!("{count} log lines were dropped because the log could not take them"),
+            fields: Fields(vec![("TILLD_DROPPED".to_owned(), count.to_string())]),
+        }
+    }
+}
+
+/// The key-values of a line, as text.
+struct Fields(Vec<(String, String)>);
+
+impl<'kvs> VisitSource<'kvs> for Fields {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
+        self.0.push((key.to_string(), value.to_string()));
+        Ok(())
+    }
+}
+
+impl kv::Source for Fields {
+    fn visit<'kvs>(&'kvs self, visitor: &mut dyn VisitSource<'kvs>) -> Result<(), kv::Error> {
+        let mut fields = self.0.iter();
+        fields.try_for_each(|(key, value)| {
+            visitor.visit_pair(Key::from(key.as_str()), Value::from(value.as_str()))
+        })
+    }
+}
+
+/// What takes lines; may block for as long as it likes.
+trait Sink: Send {
+    fn write(&mut self, line: &Line) -> io::Result<()>;
+}
+
+impl Sink for JournalLog {
+    fn write(&mut self, line: &Line) -> io::Result<()> {
+        self.journal_send(
+            &Record::builder()
+                .level(line.level)
+                .target(&line.target)
+                .args(format_args!("{}", line.message))
+                .key_values(&line.fields)
+                .build(),
+        )
+    }
+}
+
+impl Sink for io::Stderr {
+    fn write(&mut self, line: &Line) -> io::Result<()> {
+        // In one piece, so that nothing else gets between.
+        self.write_all(readable(line).as_bytes())
+    }
+}
+
+/// Time, level and message on one line, whatever is in the message.
+fn readable(line: &Line) -> String {
+    let at = line.at.with_timezone(&MANILA).format("%Y-%m-%dT%H:%M:%S%.3f%:z");
+    let mut text = format!("{at} {:<5} ", line.level);
+    for c in line.message.chars() {
+        if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
+    }
+    text.push('\n');
+    text
+}
+
+/// The way from those who log to the thread that writes.
+struct Queue {
+    /// The lines, and how many were put in so far. One lock, so that a flush knows which number its
+    /// own last line has; putting in never waits, so neither does the lock.
+    entrance: Mutex<(SyncSender<Box<Line>>, u64)>,
+    progress: Arc<Progress>,
+}
+
+/// How far the thread has come.
+#[derive(Default)]
+struct Progress {
+    /// Lines taken out of the queue and dealt with.
+    done: Mutex<u64>,
+    advanced: Condvar,
+    /// Lines lost and not yet told of.
+    dropped: AtomicU64,
+}
+
+impl Queue {
+    fn start(lines_max: usize, mut sink: Box<dyn Sink>) -> io::Result<Queue> {
+        let (sender, receiver) = sync_channel(lines_max);
+        let progress = Arc::new(Progress::default());
+        let of_thread = Arc::clone(&progress);
+        thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || of_thread.write_all(&receiver, sink.as_mut()))?;
+        Ok(Queue { entrance: Mutex::new((sender, 0)), progress })
+    }
+}
+
+impl Log for Queue {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= Level::Warn || metadata.target().starts_with("tilld")
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let line = Box::new(Line::of(record));
+        let mut entrance = lock(&self.entrance);
+        match entrance.0.try_send(line) {
+            Ok(()) => entrance.1 += 1,
+            Err(_) => {
+                self.progress.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn flush(&self) {
+        let put_in = lock(&self.entrance).1;
+        let done = lock(&self.progress.done);
+        // What is not written after this time is lost, and there is nobody left to tell.
+        let _ =
+            self.progress.advanced.wait_timeout_while(done, FLUSH_TIME_MAX, |done| *done < put_in);
+    }
+}
+
+impl Progress {
+    /// Writes lines until there is nobody left who could log.
+    fn write_all(&self, lines: &Receiver<Box<Line>>, sink: &mut dyn Sink) {
+        loop {
+            let line = match lines.try_recv() {
+                Ok(line) => line,
+                Err(TryRecvError::Empty) => {
+                    // Only when all is written: then the warning stands where the lines are
+                    // missing, and a log that is short of room is not given more to take.
+                    self.tell_dropped(sink);
+                    let Ok(line) = lines.recv() else { return };
+                    line
+                }
+                Err(TryRecvError::Disconnected) => return,
+            };
+            if sink.write(&line).is_err() {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+            *lock(&self.done) += 1;
+            self.advanced.notify_all();
+        }
+    }
+
+    /// Writes one line about the lost ones; if that fails too, they stay counted.
+    fn tell_dropped(&self, sink: &mut dyn Sink) {
+        let count = self.dropped.load(Ordering::Relaxed);
+        if count > 0 && sink.write(&Line::about_dropped(count)).is_ok() {
+            self.dropped.fetch_sub(count, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Nothing under these locks can panic half-way, so a poisoned one is as good as any.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+
+    /// Meets the test at the barrier before it takes a line that says so, and shows what it took.
+    struct Gate {
+        barrier: Arc<Barrier>,
+        taken: Sender<String>,
+    }
+
+    impl Sink for Gate {
+        fn write(&mut self, line: &Line) -> io::Result<()> {
+            if line.message.starts_with("stuck") {
+                self.barrier.wait(); // the test knows that the sink has the line
+                self.barrier.wait(); // the test lets it go
+            }
+            let mut text = format!("{} {}", line.level, line.message);
+            line.fields.0.iter().for_each(|(key, value)| text.extend([" ", key, "=", value]));
+            self.taken.send(text).unwrap();
+            if line.message.starts_with("lost") { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
+        }
+    }
+
+    struct Stage {
+        queue: Queue,
+        barrier: Arc<Barrier>,
+        taken: Receiver<String>,
+    }
+
+    fn stage(lines_max: usize) -> Stage {
+        let barrier = Arc::new(Barrier::new(2));
+        let (sender, taken) = channel();
+        let gate = Gate { barrier: Arc::clone(&barrier), taken: sender };
+        Stage { queue: Queue::start(lines_max, Box::new(gate)).unwrap(), barrier, taken }
+    }
+
+    impl Stage {
+        fn log(&self, message: &str) {
+            self.log_as("tilld::endpoint", Level::Info, message);
+        }
+
+        fn log_as(&self, target: &str, level: Level, message: &str) {
+            let args = format_args!("{message}");
+            self.queue.log(&Record::builder().target(target).level(level).args(args).build());
+        }
+    }
+
+    #[test]
+    fn a_stuck_log_never_holds_the_caller_and_what_was_dropped_is_told_once() {
+        let stage = stage(2);
+        stage.log("stuck");
+        stage.barrier.wait();
+        for message in ["a", "b", "dropped", "dropped", "dropped"] {
+            stage.log(message);
+        }
+        stage.barrier.wait();
+        let taken: Vec<_> = stage.taken.iter().take(4).collect();
+        let told = "WARN 3 log lines were dropped because the log could not take them \
+                    TILLD_DROPPED=3";
+        assert_eq!(taken, ["INFO stuck", "INFO a", "INFO b", told]);
+        stage.log("c");
+        assert_eq!(stage.taken.recv().unwrap(), "INFO c");
+    }
+
+    #[test]
+    fn a_line_that_the_log_refused_counts_as_dropped() {
+        let stage = stage(2);
+        stage.log("lost");
+        assert_eq!(stage.taken.recv().unwrap(), "INFO lost");
+        assert!(stage.taken.recv().unwrap().starts_with("WARN 1 log lines were dropped"));
+    }
+
+    #[test]
+    fn after_a_flush_everything_logged_before_it_is_written() {
+        let stage = stage(64);
+        let messages: Vec<_> = (0..64).map(|number| number.to_string()).collect();
+        for message in &messages {
+            stage.log(message);
+        }
+        stage.queue.flush();
+        let taken: Vec<_> = stage.taken.try_iter().collect();
+        assert_eq!(taken, messages.iter().map(|m| format!("INFO {m}")).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_flush_of_a_stuck_log_gives_up() {
+        let stage = stage(2);
+        stage.log("stuck");
+        stage.barrier.wait();
+        stage.queue.flush();
+        assert!(stage.taken.try_recv().is_err());
+        stage.barrier.wait();
+    }
+
+    #[test]
+    fn of_other_crates_only_warnings_and_errors_are_logged() {
+        let stage = stage(8);
+        stage.log_as("rustls::conn", Level::Debug, "noise");
+        stage.log_as("hyper", Level::Info, "noise");
+        stage.log_as("rustls::conn", Level::Warn, "warned");
+        stage.log_as("tilld::store", Level::Debug, "ours");
+        stage.queue.flush();
+        assert_eq!(stage.taken.try_iter().collect::<Vec<_>>(), ["WARN warned", "DEBUG ours"]);
+    }
+
+    #[test]
+    fn fields_keep_their_names_and_values() {
+        let stage = stage(8);
+        let fields = [("TILLD_EVENT", Value::from("recorded")), ("TILLD_SEQUENCE", Value::from(7))];
+        let args = format_args!("recorded");
+        let record = Record::builder().target("tilld").args(args).key_values(&fields).build();
+        stage.queue.log(&record);
+        let taken = stage.taken.recv().unwrap();
+        assert_eq!(taken, "INFO recorded TILLD_EVENT=recorded TILLD_SEQUENCE=7");
+    }
+
+    #[test]
+    fn a_line_for_people_is_one_line_in_philippine_time() {
+        let line = Line {
+            at: DateTime::from_timestamp_millis(1_795_226_400_000).unwrap(),
+            level: Level::Info,
+            target: String::new(),
+            message: "Ñ took\n\x1b[31mit".to_owned(),
+            fields: Fields(vec![("TILLD_EVENT".to_owned(), "x".to_owned())]),
+        };
+        let expected = "2026-11-21T10:00:00.000+08:00 INFO  Ñ took\\n\\u{1b}[31mit\n";
+        assert_eq!(readable(&line), expected);
+    }
+}
