@@ -1,2 +1,7 @@
 //! From the command line to an exit code, and nothing else.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tilld::daemon::run(&tilld::operator::cli::Cli::parse_or_exit())
+}

@@ -52,6 +52,11 @@ impl Config {
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
         load::load(path, &load::Surroundings::real())
     }
+
+    /// Where the self-signed certificate lives when none is configured.
+    pub fn self_signed_dir(&self) -> PathBuf {
+        self.state_dir.join("tls")
+    }
 }
 
 /// How collections are taken.

@@ -1,1 +1,29 @@
-//! (to be written)
+//! The composition root: builds the parts, runs them, and ends them in order.
+
+mod demo;
+mod serve;
+
+use std::process::ExitCode;
+
+use crate::config::Config;
+use crate::operator::cli::{Cli, Command};
+use crate::operator::{Failure, commands};
+
+/// Carries out what was typed.
+pub fn run(cli: &Cli) -> ExitCode {
+    match carry_out(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("tilld: {failure}");
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+fn carry_out(cli: &Cli) -> Result<(), Failure> {
+    if let Command::Demo { once } = cli.command {
+        return demo::run(once);
+    }
+    let config = Config::load(&cli.config)?;
+    commands::run(&cli.command, &config).unwrap_or_else(|| serve::run(&config))
+}

@@ -1,1 +1,11 @@
-//! (to be written)
+//! The way in: one HTTP request becomes one reply.
+//!
+//! Knows who may call and what the wire says; what becomes of a confirmation is decided in the
+//! store, and how connections live and die is the listener's business.
+
+mod callers;
+mod routes;
+mod throttle;
+
+pub use callers::Callers;
+pub use routes::{Endpoint, Rules};

@@ -1,1 +1,78 @@
-//! (to be written)
+//! For people: the command line, and what it prints.
+//!
+//! Commands that only read work with the daemon up or down. Nothing here writes the database.
+
+pub mod cli;
+
+pub mod commands;
+
+mod output;
+
+use std::fmt;
+
+use crate::config::ConfigError;
+use crate::store::{OpenError, OpenErrorKind};
+
+/// How a command ended, as the shell sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Something went wrong that has no code of its own.
+    Error = 1,
+    /// This user may not.
+    Permission = 4,
+    /// What was asked for is not there.
+    NotFound = 5,
+    /// The data contradict themselves.
+    BadData = 65,
+    /// The configuration does not fit.
+    Configuration = 78,
+}
+
+/// Why a command could not be carried out, for the person who gave it.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub exit: Exit,
+    /// What happened, what it means, what to do.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure with these words.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Failure {
+        Failure { exit, message: message.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        Failure::new(Exit::Configuration, error.to_string())
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Failure {
+        let exit = match error.kind {
+            OpenErrorKind::Mismatch => Exit::Configuration,
+            OpenErrorKind::Damaged => Exit::BadData,
+            OpenErrorKind::Inaccessible => Exit::Error,
+        };
+        Failure::new(exit, error.to_string())
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Failure {
+        let exit = match error.kind() {
+            std::io::ErrorKind::PermissionDenied => Exit::Permission,
+            _ => Exit::Error,
+        };
+        Failure::new(exit, error.to_string())
+    }
+}

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 pub use collections::{Entry, Repeats, Variant};
 pub use refusals::{KeptRefusal, Refused};
-pub use writer::{Receipt, Recorded, Store, Unavailable};
+pub use writer::{Receipt, Recorded, Store, Unavailable, Writing};
 
 /// The database inside a state directory.
 pub fn database_path(state_dir: &Path) -> PathBuf {

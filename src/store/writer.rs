@@ -113,19 +113,12 @@ pub struct Store {
     queue: SyncSender<Command>,
 }
 
-/// Ends the writer: waits for its queue to empty once every [`Store`] is dropped.
-pub struct WriterThread {
-    thread: JoinHandle<()>,
+/// The writer at work. It ends when every [`Store`] is dropped and its queue is empty.
+pub struct Writing {
+    /// The thread itself, to be joined after the last [`Store`] is gone.
+    pub thread: JoinHandle<()>,
     /// Resolves when the storage failed in a way that only a restart mends.
     pub failed: oneshot::Receiver<()>,
-}
-
-impl WriterThread {
-    /// Waits until everything queued has been answered and the database is closed.
-    pub fn join(self) {
-        // With `panic = "abort"` a panicking writer has already ended the process.
-        let _ = self.thread.join();
-    }
 }
 
 impl Store {
@@ -135,7 +128,7 @@ impl Store {
         state_dir: &Path,
         mode: Mode,
         disk_reserve: u64,
-    ) -> Result<(Store, WriterThread), OpenError> {
+    ) -> Result<(Store, Writing), OpenError> {
         let lock = lock(state_dir)?;
         let mut connection = schema::open_for_writing(state_dir, mode)?;
         let (failed_sender, failed) = oneshot::channel();
@@ -157,7 +150,7 @@ impl Store {
             .name("writer".to_owned())
             .spawn(move || writer.run(&commands))
             .map_err(|error| OpenError::inaccessible(state_dir, error))?;
-        Ok((Store { queue }, WriterThread { thread, failed }))
+        Ok((Store { queue }, Writing { thread, failed }))
     }
 
     /// Queues a confirmation; once queued it is decided and recorded even if nobody waits for the

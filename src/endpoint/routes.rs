@@ -1,0 +1,380 @@
+//! One request to one response: path, method and size, then form, caller, fields, store.
+//!
+//! The order of checks is the protocol's: size, form, decrypt, JSON, caller and key, action,
+//! fields, identity, paid. Knows no SQL and no sockets.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::header::{
+    ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
+};
+use hyper::{Method, Request as HttpRequest, Response, StatusCode};
+use percent_encoding::percent_decode_str;
+
+use super::callers::{Callers, Circumstances};
+use super::throttle::Throttle;
+use crate::domain::collection::Collection;
+use crate::domain::contract::{ContractPolicy, Mode, Prefix};
+use crate::domain::decision::Rule;
+use crate::domain::flags::Flags;
+use crate::domain::provenance::{Confirmation, Digest, Form, Provenance};
+use crate::net::listener::{self, Peer};
+use crate::skypay::cipher::Password;
+use crate::skypay::reply::{Code, CodeForm, Reply};
+use crate::skypay::request::{Request, Terms, form_of};
+use crate::store::{Recorded, Refused, Store, Unavailable};
+use crate::system::clock;
+
+/// The largest body taken, in bytes: a confirmation has a few hundred.
+const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// So much of a body that is too large is read and thrown away, so that its sender reads our
+/// answer instead of a reset.
+const DRAIN_BYTES_MAX: usize = 256 * 1024;
+
+/// A body must be complete within this time; a till sends it in one piece.
+const BODY_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// The header by which a relaying `tilld` names its branch.
+const BRANCH_HEADER: &str = "tilld-branch";
+
+/// By which rules this endpoint judges what its callers send.
+pub struct Rules {
+    /// Live or sandbox.
+    pub mode: Mode,
+    /// How often a contract may be collected.
+    pub contracts: ContractPolicy,
+    /// The billers collected for; empty means every one.
+    pub prefixes: Vec<Prefix>,
+    /// How `responseCode` is written.
+    pub code_form: CodeForm,
+}
+
+/// Answers `collectionCollect`.
+pub struct Endpoint {
+    rules: Rules,
+    callers: Callers,
+    store: Store,
+    throttle: Throttle,
+}
+
+/// A reply on its way out.
+struct Answer<'a> {
+    reply: Reply,
+    /// The password that opened the request.
+    password: Option<&'a Password>,
+    status: StatusCode,
+}
+
+impl Endpoint {
+    /// An endpoint that records into `store`.
+    pub fn new(rules: Rules, callers: Callers, store: Store) -> Endpoint {
+        Endpoint { rules, callers, store, throttle: Throttle::default() }
+    }
+
+    /// From a complete body to a reply. `named` is the caller's name in the path.
+    async fn collect(
+        &self,
+        peer: &Peer,
+        headers: &HeaderMap,
+        named: Option<&str>,
+        body: &[u8],
+    ) -> Answer<'_> {
+        let form = form_of(body);
+        let opened = match form {
+            Form::Json => None,
+            Form::Encrypted => match self.callers.open(body) {
+                Some(opened) => Some(opened),
+                None => return self.verification_failed(peer).await,
+            },
+        };
+        let password = opened.as_ref().map(|opened| opened.password);
+        let text = opened.as_ref().map_or(body, |opened| opened.text.as_bytes());
+        let request = match Request::parse(text) {
+            Ok(request) => request,
+            Err(malformed) => return Answer::new(malformed.into(), password),
+        };
+        let circumstances = Circumstances {
+            peer: peer.address,
+            form,
+            owner: opened.as_ref().map(|opened| opened.owner),
+            named,
+            branch: headers.get(BRANCH_HEADER).and_then(|value| value.to_str().ok()),
+        };
+        let Some((caller, key_id)) = self.callers.verify(&request, &circumstances) else {
+            return self.verification_failed(peer).await;
+        };
+        let provenance = Provenance {
+            caller: caller.user_name.clone(),
+            branch: caller.branch.clone(),
+            key_id,
+            peer: peer.address,
+            client_certificate: peer.client_certificate.map(Digest),
+            form,
+            body_digest: request.body_digest(),
+        };
+        let outcome = match request.confirmation(&self.terms(&provenance)) {
+            Ok(confirmation) => self.record(confirmation, &provenance).await,
+            Err(refusal) => Ok((refusal.into(), Flags::NONE)),
+        };
+        let outcome = match outcome {
+            Ok((reply, flags)) if is_kept(&reply) => {
+                self.keep_refusal(&request, provenance, reply, flags).await
+            }
+            Ok((reply, _)) => Ok(reply),
+            Err(unavailable) => Err(unavailable),
+        };
+        Answer::of(outcome, password)
+    }
+
+    /// What a caller's values are held against. What a branch relays was already answered 1000.
+    fn terms(&self, provenance: &Provenance) -> Terms<'_> {
+        match provenance.branch {
+            Some(_) => Terms { mode: Mode::Live, prefixes: &[] },
+            None => Terms { mode: self.rules.mode, prefixes: &self.rules.prefixes },
+        }
+    }
+
+    async fn record(
+        &self,
+        confirmation: Confirmation,
+        provenance: &Provenance,
+    ) -> Result<(Reply, Flags), Unavailable> {
+        let started = clock::monotonic();
+        let rule = match provenance.branch {
+            Some(_) => Rule::Relayed,
+            None => Rule::Policy(self.rules.contracts),
+        };
+        let collection = confirmation.collection.clone();
+        let waiting = self.store.record(confirmation, provenance.clone(), rule)?;
+        let recorded = waiting.await.unwrap_or(Err(Unavailable::Failed))?;
+        let took = started.elapsed();
+        Ok(match recorded {
+            Recorded::New(receipt) => {
+                let reply = Reply::success(&receipt);
+                log_collection(&reply, &collection, provenance, receipt.sequence(), took);
+                (reply, receipt.flags())
+            }
+            Recorded::Repeated(receipt) => {
+                let reply = Reply::already_collected(&receipt);
+                log_collection(&reply, &collection, provenance, receipt.sequence(), took);
+                (reply, Flags::NONE)
+            }
+            Recorded::Conflict { field, first } => (Reply::conflict(field, &first), Flags::NONE),
+            Recorded::AlreadyPaid { flags } => (Reply::already_paid(), flags),
+        })
+    }
+
+    /// A cashier may hold the cash of a refused confirmation, so it is kept before it is answered.
+    async fn keep_refusal(
+        &self,
+        request: &Request<'_>,
+        provenance: Provenance,
+        reply: Reply,
+        flags: Flags,
+    ) -> Result<Reply, Unavailable> {
+        log::info!(
+            TILLD_EVENT = "refused",
+            TILLD_CALLER = provenance.caller.as_str(),
+            TILLD_CODE = reply.code().number();
+            "{} to {} at {}: {}",
+            reply.code().number(), provenance.caller, provenance.peer, reply.description()
+        );
+        let refused = Refused {
+            provenance,
+            code: reply.code().number(),
+            description: reply.description().to_owned(),
+            text: request.kept_text(),
+            flags,
+        };
+        self.store.keep(refused)?.await.unwrap_or(Err(Unavailable::Failed))?;
+        Ok(reply)
+    }
+
+    async fn verification_failed(&self, peer: &Peer) -> Answer<'_> {
+        let delay = self.throttle.wrong_key(peer.address, clock::monotonic());
+        if delay.is_zero() {
+            log::warn!(
+                TILLD_EVENT = "verification-failed", TILLD_CODE = -1001;
+                "-1001 to {}: unknown caller, wrong key or password, or not allowed from there",
+                peer.address
+            );
+        } else {
+            tokio::time::sleep(delay).await;
+        }
+        Answer::new(Reply::verification_failed(), None)
+    }
+
+    fn respond(&self, answer: &Answer<'_>) -> Response<Full<Bytes>> {
+        let json = answer.reply.to_json(clock::now(), self.rules.code_form);
+        let (content_type, body) = match answer.password {
+            // Nobody may learn from the form of the answer whether a password was right.
+            Some(password) if answer.reply.code() != Code::VerificationFailed => {
+                ("text/plain", password.seal(&json))
+            }
+            _ => ("application/json", json),
+        };
+        let mut response = Response::new(Full::from(body));
+        *response.status_mut() = answer.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+impl listener::Service for Endpoint {
+    async fn answer(&self, peer: &Peer, request: HttpRequest<Incoming>) -> Response<Full<Bytes>> {
+        let (head, body) = request.into_parts();
+        let named = match route(head.uri.path()) {
+            Route::Collect => None,
+            Route::Service(named) => Some(named),
+            Route::Unknown => {
+                return text_response(StatusCode::NOT_FOUND, "post to /collectionCollect\n");
+            }
+        };
+        if head.method != Method::POST {
+            let mut response = text_response(StatusCode::METHOD_NOT_ALLOWED, "use POST\n");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+            return response;
+        }
+        if head.headers.contains_key(CONTENT_ENCODING) {
+            let text = "send the body as it is, without Content-Encoding\n";
+            return text_response(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
+        }
+        match read_body(body).await {
+            Ok(body) => {
+                let answer = self.collect(peer, &head.headers, named.as_deref(), &body).await;
+                self.respond(&answer)
+            }
+            Err(refused) => refused.response(),
+        }
+    }
+}
+
+impl<'a> Answer<'a> {
+    fn new(reply: Reply, password: Option<&'a Password>) -> Answer<'a> {
+        Answer { reply, password, status: StatusCode::OK }
+    }
+
+    fn of(outcome: Result<Reply, Unavailable>, password: Option<&'a Password>) -> Answer<'a> {
+        match outcome {
+            Ok(reply) => Answer::new(reply, password),
+            Err(unavailable) => {
+                let status = match unavailable {
+                    Unavailable::QueueFull => StatusCode::SERVICE_UNAVAILABLE,
+                    Unavailable::DiskReserve | Unavailable::Failed => StatusCode::OK,
+                };
+                Answer { reply: Reply::unpredictable(), password, status }
+            }
+        }
+    }
+}
+
+/// Whether a reply is a refusal that is kept.
+fn is_kept(reply: &Reply) -> bool {
+    !matches!(reply.code(), Code::Success | Code::AlreadyCollected)
+}
+
+/// What a path asks for.
+enum Route<'a> {
+    /// `/collectionCollect`
+    Collect,
+    /// `/services/{callerName}`, SkyPay's own form, percent-decoded once.
+    Service(Cow<'a, str>),
+    Unknown,
+}
+
+fn route(path: &str) -> Route<'_> {
+    match path.strip_prefix("/services/") {
+        // What is not UTF-8 equals no user name, which is answered -1001 as any wrong name is.
+        Some(name) if !name.is_empty() && !name.contains('/') => {
+            Route::Service(percent_decode_str(name).decode_utf8_lossy())
+        }
+        None if path == "/collectionCollect" => Route::Collect,
+        _ => Route::Unknown,
+    }
+}
+
+/// Why a body was not read.
+enum BodyRefused {
+    TooLarge,
+    TooSlow,
+    Broken,
+}
+
+impl BodyRefused {
+    /// After a body that was not read to its end the connection cannot be used again.
+    fn response(&self) -> Response<Full<Bytes>> {
+        let mut response = match self {
+            BodyRefused::TooLarge => {
+                text_response(StatusCode::PAYLOAD_TOO_LARGE, "the body is over 16 KiB\n")
+            }
+            BodyRefused::TooSlow => {
+                text_response(StatusCode::REQUEST_TIMEOUT, "the body took over 10 seconds\n")
+            }
+            BodyRefused::Broken => text_response(StatusCode::BAD_REQUEST, "the body broke off\n"),
+        };
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response
+    }
+}
+
+/// The whole body; of one that is too large so much is read that its sender reads our answer.
+async fn read_body(mut body: Incoming) -> Result<Vec<u8>, BodyRefused> {
+    let reading = async {
+        let mut read = Vec::new();
+        let mut total = 0;
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(|_| BodyRefused::Broken)?.into_data() else { continue };
+            total += data.len();
+            if total > DRAIN_BYTES_MAX {
+                break;
+            }
+            if total <= BODY_BYTES_MAX {
+                read.extend_from_slice(&data);
+            }
+        }
+        if total <= BODY_BYTES_MAX { Ok(read) } else { Err(BodyRefused::TooLarge) }
+    };
+    tokio::time::timeout(BODY_TIME_MAX, reading).await.unwrap_or(Err(BodyRefused::TooSlow))
+}
+
+fn text_response(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    let text_plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, text_plain);
+    response
+}
+
+fn log_collection(
+    reply: &Reply,
+    collection: &Collection,
+    provenance: &Provenance,
+    sequence: i64,
+    took: Duration,
+) {
+    log::info!(
+        TILLD_EVENT = "collection",
+        TILLD_SEQUENCE = sequence,
+        TILLD_CALLER = provenance.caller.as_str(),
+        TILLD_CHANNEL = collection.channel.code(),
+        TILLD_CODE = reply.code().number(),
+        DURATION_US = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        "{} to {} at {}: number {sequence}, contract {}, receipt {}, {} pesos, phone {}",
+        reply.code().number(),
+        provenance.caller,
+        provenance.peer,
+        collection.contract,
+        collection.receipt,
+        collection.amount,
+        collection.phone.masked()
+    );
+}

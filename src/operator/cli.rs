@@ -1,0 +1,124 @@
+//! What can be typed after `tilld`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::domain::flags::Flag;
+use crate::domain::time::BusinessDate;
+
+/// Takes collectionCollect confirmations in a branch and never loses one.
+#[derive(Debug, Parser)]
+#[command(name = "tilld", version, max_term_width = 100)]
+pub struct Cli {
+    /// The configuration file; conf.d/*.toml beside it is read too
+    #[arg(long, global = true, value_name = "FILE", default_value = "/etc/tilld/tilld.toml")]
+    pub config: PathBuf,
+
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon in the foreground until SIGTERM or Ctrl-C
+    Serve,
+    /// Show what the daemon does: real answers to published samples, over real TLS
+    Demo {
+        /// End after the last answer; fail if any was not the documented one
+        #[arg(long)]
+        once: bool,
+    },
+    /// List recorded collections, newest first
+    List(ListArgs),
+    /// List refused confirmations, newest first: a cashier may hold that cash
+    Refusals {
+        /// At most so many
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Tell all that is known of a collection
+    Show {
+        /// A contract number, a receipt number or a sequence number
+        reference: String,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// The configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// The certificate that tills are shown
+    #[command(subcommand)]
+    Cert(CertCommand),
+}
+
+/// Commands about the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Check the configuration with the daemon's own eyes
+    Check,
+}
+
+/// Commands about the certificate.
+#[derive(Debug, Subcommand)]
+pub enum CertCommand {
+    /// Show names, validity and SHA-256 fingerprint
+    Show {
+        /// Print the certificate itself, to be given to a till
+        #[arg(long)]
+        pem: bool,
+    },
+}
+
+/// Which collections to list.
+#[derive(Args, Debug)]
+pub struct ListArgs {
+    /// Of this business date, as yyyy-MM-dd
+    #[arg(long, value_parser = BusinessDate::parse)]
+    pub day: Option<BusinessDate>,
+    /// Through this channel
+    #[arg(long)]
+    pub channel: Option<u32>,
+    /// For this contract
+    #[arg(long)]
+    pub contract: Option<String>,
+    /// Under this receipt
+    #[arg(long)]
+    pub receipt: Option<String>,
+    /// With this flag raised, such as possible-double
+    #[arg(long, value_parser = Flag::parse)]
+    pub flag: Option<Flag>,
+    /// At most so many
+    #[arg(long, default_value_t = 50)]
+    pub limit: usize,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// How a command prints its data.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum Output {
+    /// For people
+    #[default]
+    Table,
+    /// One JSON document
+    Json,
+    /// One JSON object a line
+    Jsonl,
+    /// With a header line, safe to open in a spreadsheet
+    Csv,
+}
+
+impl Cli {
+    /// Parses the command line; help, version and usage errors (exit 2) end the process.
+    pub fn parse_or_exit() -> Cli {
+        Cli::parse()
+    }
+}
