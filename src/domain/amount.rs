@@ -142,7 +142,9 @@ mod tests {
         }
 
         #[test]
-        fn the_parser_accepts_exactly_the_documented_language(text in "[0-9]{0,10}(\\.[0-9]{0,6})?|\\PC{0,24}|[0-9.,+\\-eE ]{0,22}") {
+        fn the_parser_accepts_exactly_the_documented_language(
+            text in "[0-9]{0,10}(\\.[0-9]{0,6})?|\\PC{0,24}|[0-9.,+\\-eE ]{0,22}"
+        ) {
             prop_assert_eq!(Amount::parse(&text).map(Amount::centavos).ok(), documented(&text));
         }
     }

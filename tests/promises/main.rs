@@ -1,0 +1,31 @@
+//! What `tilld` promises, held against the real binary over real TLS.
+//!
+//! One test binary, so that it is linked once; one module for each kind of promise. Nothing here
+//! looks inside the program: what counts is what a caller, an operator and the disk can see.
+
+#[cfg(test)]
+mod support;
+
+#[cfg(test)]
+mod protocol;
+
+#[cfg(test)]
+mod identity;
+
+#[cfg(test)]
+mod encryption;
+
+#[cfg(test)]
+mod bad_input;
+
+#[cfg(test)]
+mod hostile_clients;
+
+#[cfg(test)]
+mod durability;
+
+#[cfg(test)]
+mod foreign_clients;
+
+#[cfg(test)]
+mod operating;

@@ -1,0 +1,192 @@
+//! The real binary as a child: started, awaited by its log, stopped, killed, reaped.
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, ChildStderr, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use rustls::ClientConfig;
+use tilld::system::clock;
+
+use super::till::{self, Till};
+use super::{Answer, Confirmation, JSON, PATH, Site};
+
+/// How long a start or an end may take: generous, because other tests keep the machine busy.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the daemon writes when it takes connections; the port follows.
+const READY: &str = "listening on 127.0.0.1:";
+
+pub struct Daemon {
+    child: Child,
+    port: u16,
+    tls: Arc<ClientConfig>,
+    log: Log,
+}
+
+/// Everything the daemon writes to stderr, read on a thread of its own.
+struct Log {
+    lines: Arc<Mutex<Vec<String>>>,
+    /// Its result is the daemon's stderr: a thread that stopped early keeps the pipe open.
+    reader: JoinHandle<BufReader<ChildStderr>>,
+}
+
+impl Daemon {
+    /// Starts it and waits until it says that it listens.
+    pub fn start(site: &Site) -> Daemon {
+        Self::start_reading_log(site, true)
+    }
+
+    /// The same, but nobody reads its log once it listens, so that the pipe fills up.
+    pub fn start_with_stuck_log(site: &Site) -> Daemon {
+        Self::start_reading_log(site, false)
+    }
+
+    fn start_reading_log(site: &Site, go_on: bool) -> Daemon {
+        let mut child = spawn(site);
+        let (log, ready) = Log::read(&mut child, go_on);
+        let Ok(port) = ready.recv_timeout(PATIENCE) else {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("the daemon does not listen; it wrote:\n{}", log.whole());
+        };
+        Daemon { child, port, tls: till::trusting(&site.certificate()), log }
+    }
+
+    /// Starts one that must not come up, and gives its exit code and what it wrote.
+    pub fn refused(site: &Site) -> (Option<i32>, String) {
+        let mut child = spawn(site);
+        let (log, _) = Log::read(&mut child, true);
+        let status = end(&mut child, PATIENCE);
+        let written = log.whole();
+        (status.unwrap_or_else(|| panic!("it came up:\n{written}")).code(), written)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// What a client needs to trust this daemon and no other.
+    pub fn tls(&self) -> &Arc<ClientConfig> {
+        &self.tls
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A new connection.
+    pub fn till(&self) -> Till {
+        Till::connect(self.address(), &self.tls).expect("a connection")
+    }
+
+    /// One plain confirmation over a connection of its own.
+    pub fn confirm(&self, confirmation: &Confirmation) -> Answer {
+        self.till().post(PATH, JSON, &[], confirmation.text().as_bytes())
+    }
+
+    /// The code answered to one plain confirmation.
+    pub fn code(&self, confirmation: &Confirmation) -> String {
+        self.confirm(confirmation).code()
+    }
+
+    pub fn sigterm(&self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.expect("a process id"), Signal::TERM).expect("a living child");
+    }
+
+    /// SIGKILL, to this child only, and reaps it.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("a killed child");
+        self.child.wait().expect("a reaped child");
+    }
+
+    /// Waits until it ends by itself, at most this long.
+    pub fn wait(&mut self, at_most: Duration) -> ExitStatus {
+        let status = end(&mut self.child, at_most);
+        status.unwrap_or_else(|| panic!("it still runs after {at_most:?}"))
+    }
+
+    /// SIGTERM, the exit 0 that it promises, and everything that it wrote.
+    pub fn stop(mut self) -> String {
+        self.sigterm();
+        let status = self.wait(PATIENCE);
+        assert!(status.success(), "{status}");
+        let lines = Arc::clone(&self.log.lines);
+        while !self.log.reader.is_finished() {
+            thread::yield_now();
+        }
+        lines.lock().unwrap().join("\n")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("the daemon wrote:\n{}", self.log.lines.lock().unwrap().join("\n"));
+        }
+    }
+}
+
+impl Log {
+    /// The receiver hears the port when the daemon listens; reading then stops unless `go_on`.
+    fn read(child: &mut Child, go_on: bool) -> (Log, Receiver<u16>) {
+        let mut stderr = BufReader::new(child.stderr.take().expect("stderr is a pipe"));
+        let (sender, ready) = mpsc::channel();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&lines);
+        let reader = thread::spawn(move || {
+            let mut line = String::new();
+            while stderr.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
+                kept.lock().unwrap().push(line.trim_end().to_owned());
+                if let Some(port) = port_in(&line) {
+                    let _ = sender.send(port);
+                    if !go_on {
+                        break;
+                    }
+                }
+                line.clear();
+            }
+            stderr
+        });
+        (Log { lines, reader }, ready)
+    }
+
+    /// Waits for the end of stderr, which is the end of the process.
+    fn whole(self) -> String {
+        let _ = self.reader.join();
+        self.lines.lock().unwrap().join("\n")
+    }
+}
+
+fn spawn(site: &Site) -> Child {
+    let mut command = site.command(&["serve"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.spawn().expect("tilld can be run")
+}
+
+fn port_in(line: &str) -> Option<u16> {
+    let (_, rest) = line.split_once(READY)?;
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+/// Its exit status, or `None` and its end by force when it takes longer than this.
+fn end(child: &mut Child, at_most: Duration) -> Option<ExitStatus> {
+    let deadline = clock::monotonic() + at_most;
+    while clock::monotonic() < deadline {
+        if let Some(status) = child.try_wait().expect("a child of ours") {
+            return Some(status);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    None
+}

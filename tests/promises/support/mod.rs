@@ -1,0 +1,30 @@
+//! What the promises are tested with: a daemon in a directory of its own, a till that speaks to
+//! it, and confirmations to send. Asserts nothing about the product but the form of its replies.
+
+pub mod cipher;
+pub mod confirmation;
+pub mod daemon;
+pub mod site;
+pub mod till;
+
+pub use confirmation::Confirmation;
+pub use daemon::Daemon;
+pub use site::{Caller, Setup, Site};
+pub use till::{Answer, Till};
+
+/// The caller of the published samples, and its key there.
+pub const SKYPAY: &str = "AppName@skypay";
+pub const SKYPAY_KEY: &str = "30AC21B2-9EAA-4503-B0F0-7BE5C277ED75";
+
+/// The password under which that caller encrypts.
+pub const SKYPAY_PASSWORD: &str = "k3yForTests-01";
+
+/// A till on the branch's own network, and its key.
+pub const TILL_7: &str = "till-7";
+pub const TILL_7_KEY: &str = "5d0c0a52e0b94f0f";
+
+/// The published address of the service.
+pub const PATH: &str = "/collectionCollect";
+
+pub const JSON: &str = "application/json";
+pub const TEXT: &str = "text/plain";

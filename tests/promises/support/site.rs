@@ -1,0 +1,222 @@
+//! A directory of its own with configuration, secrets and state, in which a daemon can be started
+//! again and again and the command line be used. Removed when dropped.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Daemon, SKYPAY, SKYPAY_KEY, SKYPAY_PASSWORD, TILL_7, TILL_7_KEY};
+
+/// What a configuration says.
+#[derive(Clone)]
+pub struct Setup {
+    pub mode: &'static str,
+    pub contracts: &'static str,
+    pub reply_code: &'static str,
+    pub prefixes: &'static [&'static str],
+    pub disk_reserve: &'static str,
+    pub log_level: &'static str,
+    pub callers: Vec<Caller>,
+    /// Appended as it stands.
+    pub extra: String,
+}
+
+/// One `[[caller]]`.
+#[derive(Clone)]
+pub struct Caller {
+    user_name: String,
+    keys: Vec<String>,
+    passwords: Vec<String>,
+    options: String,
+}
+
+pub struct Site {
+    dir: TempDir,
+}
+
+impl Setup {
+    /// Live and strict, with the published caller (that may encrypt) and a till (that may not).
+    pub fn live() -> Setup {
+        Setup {
+            mode: "live",
+            contracts: "single",
+            reply_code: "string",
+            prefixes: &[],
+            disk_reserve: "1 MiB",
+            log_level: "info",
+            callers: vec![
+                Caller::new(SKYPAY, &[SKYPAY_KEY]).passwords(&[SKYPAY_PASSWORD]),
+                Caller::new(TILL_7, &[TILL_7_KEY]),
+            ],
+            extra: String::new(),
+        }
+    }
+
+    pub fn sandbox() -> Setup {
+        Setup { mode: "sandbox", ..Self::live() }
+    }
+
+    pub fn installments() -> Setup {
+        Setup { contracts: "installments", ..Self::live() }
+    }
+
+    /// With this caller instead of the one of the same name, or as one more.
+    pub fn caller(mut self, caller: Caller) -> Setup {
+        self.callers.retain(|old| old.user_name != caller.user_name);
+        self.callers.push(caller);
+        self
+    }
+
+    pub fn prepare(&self) -> Site {
+        let site = Site { dir: TempDir::new().expect("a temporary directory") };
+        site.configure(self);
+        site
+    }
+}
+
+impl Caller {
+    pub fn new(user_name: &str, keys: &[&str]) -> Caller {
+        Caller {
+            user_name: user_name.to_owned(),
+            keys: keys.iter().map(ToString::to_string).collect(),
+            passwords: Vec::new(),
+            options: String::new(),
+        }
+    }
+
+    pub fn passwords(mut self, passwords: &[&str]) -> Caller {
+        self.passwords = passwords.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// A further line of its table, such as `require_encryption = true`.
+    pub fn option(mut self, line: &str) -> Caller {
+        self.options += line;
+        self.options.push('\n');
+        self
+    }
+
+    fn toml(&self, number: usize, site: &Site) -> String {
+        let Caller { user_name, options, .. } = self;
+        let keys = site.secret(&format!("{number}.keys"), &self.keys);
+        let encryption = if self.passwords.is_empty() {
+            String::new()
+        } else {
+            let passwords = site.secret(&format!("{number}.passwords"), &self.passwords);
+            format!("encryption_file = {passwords:?}\n")
+        };
+        format!(
+            "[[caller]]\nuser_name = {user_name:?}\nauthentication_file = {keys:?}\n\
+             {encryption}{options}"
+        )
+    }
+}
+
+impl Site {
+    /// Writes the configuration anew; the state stays.
+    pub fn configure(&self, setup: &Setup) {
+        let Setup { mode, contracts, reply_code, prefixes, disk_reserve, log_level, .. } = setup;
+        let state_dir = self.state_dir();
+        let callers: Vec<String> =
+            setup.callers.iter().enumerate().map(|(i, caller)| caller.toml(i, self)).collect();
+        let (callers, extra) = (callers.join("\n"), &setup.extra);
+        let toml = format!(
+            "mode = {mode:?}\nstate_dir = {state_dir:?}\ndisk_reserve = {disk_reserve:?}\n\n\
+             [endpoint]\nlisten = \"127.0.0.1:0\"\ncontracts = {contracts:?}\n\
+             prefixes = {prefixes:?}\nreply_code = {reply_code:?}\n\n\
+             [log]\nlevel = {log_level:?}\n\n{callers}\n{extra}"
+        );
+        fs::write(self.config(), toml).expect("a written configuration");
+    }
+
+    pub fn start(&self) -> Daemon {
+        Daemon::start(self)
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("tilld.toml")
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    pub fn certificate(&self) -> PathBuf {
+        self.state_dir().join("tls/cert.pem")
+    }
+
+    /// A place for what a test itself wants to keep.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// `tilld ARGUMENTS --config FILE`, whatever it answers.
+    pub fn tilld(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("tilld can be run")
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tilld"));
+        command.args(arguments).arg("--config").arg(self.config());
+        command
+    }
+
+    /// The collections that `tilld list` prints with these filters.
+    pub fn list(&self, filters: &[&str]) -> Vec<Value> {
+        self.printed("list", "collections", filters)
+    }
+
+    /// Every collection.
+    pub fn all(&self) -> Vec<Value> {
+        self.list(&["--limit", "1000000"])
+    }
+
+    /// The one collection of this contract.
+    pub fn only(&self, contract: &str) -> Value {
+        let mut found = self.list(&["--contract", contract]);
+        assert_eq!(found.len(), 1, "{contract}: {found:?}");
+        found.remove(0)
+    }
+
+    /// The kept refusals.
+    pub fn refusals(&self) -> Vec<Value> {
+        self.printed("refusals", "refusals", &[])
+    }
+
+    /// What `tilld show` tells about one collection, as text: tests look for what must be in it.
+    pub fn story(&self, reference: &str) -> String {
+        let output = self.tilld(&["show", reference, "--output", "json"]);
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "show {reference}: {errors}");
+        assert!(serde_json::from_str::<Value>(&text).is_ok(), "no JSON: {text}");
+        text
+    }
+
+    fn printed(&self, verb: &str, member: &str, filters: &[&str]) -> Vec<Value> {
+        let output = self.tilld(&[&[verb, "--output", "json"], filters].concat());
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{verb} {filters:?}: {errors}");
+        let printed: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert!(printed["schema_version"].is_number(), "{printed}");
+        printed[member].as_array().unwrap_or_else(|| panic!("no {member}: {printed}")).clone()
+    }
+
+    /// A file that only its owner can read, one secret a line.
+    fn secret(&self, name: &str, secrets: &[String]) -> PathBuf {
+        let path = self.dir.path().join(name);
+        fs::write(&path, secrets.join("\n") + "\n").expect("a written secret");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("a private file");
+        path
+    }
+}
+
+/// The names of a collection's flags, in order.
+pub fn flags(collection: &Value) -> Vec<&str> {
+    let flags = collection["flags"].as_array().unwrap_or_else(|| panic!("{collection}"));
+    flags.iter().map(|flag| flag.as_str().expect("a flag's name")).collect()
+}
