@@ -1,1 +1,8 @@
-//! (to be written)
+//! Sockets and TLS, for whoever listens. Knows nothing of collections.
+//!
+//! Every bound on what strangers can make us do before a request is understood stands here:
+//! connections, handshakes, request heads, idling. What a request may do is its service's matter.
+
+pub mod listener;
+mod seats;
+pub mod tls;
