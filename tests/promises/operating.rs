@@ -6,6 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
 
+use chrono::TimeDelta;
+use tilld::domain::time::AcceptedAt;
+use tilld::system::clock;
+
 use crate::support::site::flags;
 use crate::support::{
     Confirmation, Daemon, JSON, PATH, SKYPAY_KEY, SKYPAY_PASSWORD, Setup, Site, TILL_7_KEY, Till,
@@ -102,10 +106,10 @@ fn a_configuration_is_checked_and_a_mistake_shown_with_its_place() {
     printed(&site, &["config", "check"]);
     let correct = fs::read_to_string(site.config()).unwrap();
     for (right, wrong, line, key) in [
-        ("contracts = ", "contract = ", 6, "contract"),
-        ("contracts = \"single\"", "contracts = \"once\"", 6, "contracts"),
+        ("contracts = ", "contract = ", 7, "contract"),
+        ("contracts = \"single\"", "contracts = \"once\"", 7, "contracts"),
         ("mode = \"live\"", "mode = \"alive\"", 1, "mode"),
-        ("listen = \"127.0.0.1:0\"", "listen = \"here\"", 5, "listen"),
+        ("listen = \"127.0.0.1:0\"", "listen = \"here\"", 6, "listen"),
         ("disk_reserve = \"1 MiB\"", "disk_reserve = \"1 MiX\"", 3, "disk_reserve"),
     ] {
         assert!(correct.contains(right), "{right} is not in the configuration");
@@ -142,8 +146,9 @@ fn three_collections() -> (Site, [Confirmation; 3]) {
     let site = Setup::installments().prepare();
     let daemon = site.start();
     let first = Confirmation::fresh();
+    let last_month = AcceptedAt::new(clock::now() - TimeDelta::days(30)).wall_clock();
     let collections = [
-        first.clone().with("collectedTime", "2025-01-02 10:00:00").with("phone", "123"),
+        first.clone().with("collectedTime", last_month).with("phone", "123"),
         first.clone().with("receiptNumber", "second").with("payChannel", "6"),
         Confirmation::fresh().with("payChannel", "6"),
     ];
