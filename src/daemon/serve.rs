@@ -38,9 +38,6 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     };
     let (ready, _) = oneshot::channel();
     let served = runtime.block_on(serve(config, ready, stop));
-    if let Err(failure) = &served {
-        log::error!("{failure}");
-    }
     log::logger().flush();
     served
 }

@@ -101,7 +101,6 @@ impl Endpoint {
         let circumstances = Circumstances {
             peer: peer.address,
             form,
-            owner: opened.as_ref().map(|opened| opened.owner),
             named,
             branch: headers.get(BRANCH_HEADER).and_then(|value| value.to_str().ok()),
         };
@@ -123,7 +122,7 @@ impl Endpoint {
         };
         let outcome = match outcome {
             Ok((reply, flags)) if is_kept(&reply) => {
-                self.keep_refusal(&request, provenance, reply, flags).await
+                self.keep_refusal(&request, &provenance, reply, flags).await
             }
             Ok((reply, _)) => Ok(reply),
             Err(unavailable) => Err(unavailable),
@@ -173,10 +172,18 @@ impl Endpoint {
     async fn keep_refusal(
         &self,
         request: &Request<'_>,
-        provenance: Provenance,
+        provenance: &Provenance,
         reply: Reply,
         flags: Flags,
     ) -> Result<Reply, Unavailable> {
+        let refused = Refused {
+            provenance: provenance.clone(),
+            code: reply.code().number(),
+            description: reply.description().to_owned(),
+            text: request.kept_text(),
+            flags,
+        };
+        self.store.keep(refused)?.await.unwrap_or(Err(Unavailable::Failed))?;
         log::info!(
             TILLD_EVENT = "refused",
             TILLD_CALLER = provenance.caller.as_str(),
@@ -184,14 +191,6 @@ impl Endpoint {
             "{} to {} at {}: {}",
             reply.code().number(), provenance.caller, provenance.peer, reply.description()
         );
-        let refused = Refused {
-            provenance,
-            code: reply.code().number(),
-            description: reply.description().to_owned(),
-            text: request.kept_text(),
-            flags,
-        };
-        self.store.keep(refused)?.await.unwrap_or(Err(Unavailable::Failed))?;
         Ok(reply)
     }
 

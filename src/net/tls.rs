@@ -146,6 +146,11 @@ pub fn load(
     Ok(ServerTls { config: Arc::new(config), certificate: described })
 }
 
+/// Whether callers' certificates could be checked against this CA.
+pub fn check_client_ca(client_ca: &Path) -> Result<(), TlsError> {
+    client_verifier(client_ca, Arc::new(ring::default_provider())).map(drop)
+}
+
 /// Reads a certificate chain to show it. Needs no right to read the key.
 pub fn describe(certificate: &Path) -> Result<Certificate, TlsError> {
     describe_chain(certificate, &read_certificates(certificate)?)

@@ -130,7 +130,7 @@ fn tell(mut out: impl Write, stories: &[Story]) -> io::Result<()> {
         }
         let mut row = collection_row(&story.listed);
         for hidden in ["amount_centavos", "currency"] {
-            row.remove(hidden);
+            row.shift_remove(hidden);
         }
         for (member, value) in row.iter().filter(|(_, value)| !plain(value).is_empty()) {
             writeln!(out, "{:<20} {}", member.replace('_', " "), plain(value))?;

@@ -1,7 +1,7 @@
 //! `tilld config check`: reads all that the daemon would read, with the daemon's own eyes.
 
-use crate::config::Config;
-use crate::net::tls;
+use crate::config::{Config, Tls, secrets};
+use crate::net::tls::{self, TlsError};
 use crate::operator::{Exit, Failure};
 
 /// `tilld config check`
@@ -10,11 +10,14 @@ pub fn config_check(config: &Config) -> Result<(), Failure> {
         caller.authentication_keys()?;
         caller.encryption_passwords()?;
     }
-    let tls = &config.endpoint.tls;
-    if let Some(files) = &tls.files {
-        tls::load(&files.certificate, &files.private_key, tls.client_ca.as_deref())
-            .map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;
+    if let Some(upstream) = &config.upstream {
+        secrets::read(&upstream.authentication_file, "[upstream]")?;
+        if let Some(file) = &upstream.encryption_file {
+            secrets::read(file, "[upstream]")?;
+        }
     }
+    check_tls(&config.endpoint.tls)
+        .map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;
     let callers = match config.callers.len() {
         0 => "no caller: every request will be answered -1001".to_owned(),
         1 => "1 caller".to_owned(),
@@ -22,4 +25,12 @@ pub fn config_check(config: &Config) -> Result<(), Failure> {
     };
     println!("configuration ok: mode {}, {callers}", config.mode.as_str());
     Ok(())
+}
+
+fn check_tls(configured: &Tls) -> Result<(), TlsError> {
+    let client_ca = configured.client_ca.as_deref();
+    match &configured.files {
+        Some(files) => tls::load(&files.certificate, &files.private_key, client_ca).map(drop),
+        None => client_ca.map_or(Ok(()), tls::check_client_ca),
+    }
 }
