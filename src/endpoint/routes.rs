@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{
     ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
 };
@@ -326,24 +326,40 @@ impl BodyRefused {
     }
 }
 
-/// The whole body; of one that is too large so much is read that its sender reads our answer.
+/// The whole body. One that is too large is refused as soon as that is known.
 async fn read_body(mut body: Incoming) -> Result<Vec<u8>, BodyRefused> {
+    let announced = body.size_hint().lower();
     let reading = async {
         let mut read = Vec::new();
-        let mut total = 0;
-        while let Some(frame) = body.frame().await {
+        let mut is_too_large = announced > BODY_BYTES_MAX as u64;
+        while !is_too_large {
+            let Some(frame) = body.frame().await else { return Ok(read) };
             let Ok(data) = frame.map_err(|_| BodyRefused::Broken)?.into_data() else { continue };
-            total += data.len();
-            if total > DRAIN_BYTES_MAX {
+            is_too_large = read.len() + data.len() > BODY_BYTES_MAX;
+            read.extend_from_slice(&data);
+        }
+        Err(BodyRefused::TooLarge)
+    };
+    let read = tokio::time::timeout(BODY_TIME_MAX, reading).await;
+    let read = read.unwrap_or(Err(BodyRefused::TooSlow));
+    if matches!(read, Err(BodyRefused::TooLarge)) {
+        tokio::spawn(drain(body));
+    }
+    read
+}
+
+/// Reads and throws away so much of a refused body that its sender gets round to our answer.
+async fn drain(mut body: Incoming) {
+    let draining = async {
+        let mut left = DRAIN_BYTES_MAX;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
                 break;
             }
-            if total <= BODY_BYTES_MAX {
-                read.extend_from_slice(&data);
-            }
         }
-        if total <= BODY_BYTES_MAX { Ok(read) } else { Err(BodyRefused::TooLarge) }
     };
-    tokio::time::timeout(BODY_TIME_MAX, reading).await.unwrap_or(Err(BodyRefused::TooSlow))
+    let _ = tokio::time::timeout(BODY_TIME_MAX, draining).await;
 }
 
 fn text_response(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {

@@ -80,19 +80,19 @@ impl Reader {
         let before = before.unwrap_or(Sequence::MAX);
         let day = filter.day.map(|day| day.to_string());
         let flag = filter.flag.map(|flag| format!("%,{},%", flag.as_str()));
-        let mut conditions = vec!["collection.sequence < ?1"];
+        let mut conditions = vec!["collection.sequence < ?1".to_owned()];
         let mut values: Vec<&dyn ToSql> = vec![&before, &limit];
         let given: [(&str, Option<&dyn ToSql>); 5] = [
-            ("business_date = ?", day.as_ref().map(|value| value as _)),
-            ("channel = ?", filter.channel.as_ref().map(|value| value as _)),
-            ("contract = ?", filter.contract.as_ref().map(|value| value as _)),
-            ("receipt = ?", filter.receipt.as_ref().map(|value| value as _)),
-            ("',' || flags || ',' LIKE ?", flag.as_ref().map(|value| value as _)),
+            ("business_date =", day.as_ref().map(|value| value as _)),
+            ("channel =", filter.channel.as_ref().map(|value| value as _)),
+            ("contract =", filter.contract.as_ref().map(|value| value as _)),
+            ("receipt =", filter.receipt.as_ref().map(|value| value as _)),
+            ("',' || flags || ',' LIKE", flag.as_ref().map(|value| value as _)),
         ];
         for (condition, value) in given {
             if let Some(value) = value {
-                conditions.push(condition);
                 values.push(value);
+                conditions.push(format!("{condition} ?{}", values.len()));
             }
         }
         let sql = format!(

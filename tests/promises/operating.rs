@@ -102,10 +102,10 @@ fn a_configuration_is_checked_and_a_mistake_shown_with_its_place() {
     printed(&site, &["config", "check"]);
     let correct = fs::read_to_string(site.config()).unwrap();
     for (right, wrong, line, key) in [
-        ("contracts = ", "contract = ", 6, "contract"),
-        ("contracts = \"single\"", "contracts = \"once\"", 6, "contracts"),
+        ("contracts = ", "contract = ", 7, "contract"),
+        ("contracts = \"single\"", "contracts = \"once\"", 7, "contracts"),
         ("mode = \"live\"", "mode = \"alive\"", 1, "mode"),
-        ("listen = \"127.0.0.1:0\"", "listen = \"here\"", 5, "listen"),
+        ("listen = \"127.0.0.1:0\"", "listen = \"here\"", 6, "listen"),
         ("disk_reserve = \"1 MiB\"", "disk_reserve = \"1 MiX\"", 3, "disk_reserve"),
     ] {
         assert!(correct.contains(right), "{right} is not in the configuration");

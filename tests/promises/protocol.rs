@@ -15,7 +15,7 @@ use crate::support::cipher::encrypt;
 use crate::support::site::flags;
 use crate::support::{
     Answer, Caller, Confirmation, JSON, PATH, SKYPAY, SKYPAY_KEY, SKYPAY_PASSWORD, Setup, TEXT,
-    TILL_7, TILL_7_KEY, Till,
+    TILL_7, TILL_7_KEY, Till, with_offset,
 };
 
 /// Seed 001 as it prints its post data.
@@ -78,7 +78,7 @@ fn the_published_samples_are_taken_word_for_word_in_sandbox() {
     assert_eq!(said, ("-1015".into(), "The transaction has been collected".into()));
     let row = site.only("SKY0XXXXXXXXXX");
     assert_eq!(row["amount_centavos"], 390_000);
-    assert_eq!(row["collected_at"], "2018-06-18 17:52:10");
+    assert_eq!(row["collected_at"], "2018-06-18T17:52:10+08:00");
     assert_eq!(flags(&row), ["unusual-phone", "collected-long-ago"]);
 }
 
@@ -87,7 +87,7 @@ fn the_masked_sample_is_no_contract_in_live_mode() {
     let site = Setup::live().prepare();
     let answer = site.start().till().post(PATH, JSON, &[], SAMPLE_001.as_bytes());
     assert_eq!(answer.code(), "2003");
-    assert!(answer.description().starts_with("contractNumber: "), "{answer:?}");
+    assert!(answer.description().starts_with("controlNumber: "), "{answer:?}");
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_collection_is_listed_as_it_was_confirmed() {
         ("amount_centavos", json!(340_050)),
         ("currency", json!("PHP")),
         ("phone", json!("09270348095")),
-        ("collected_at", json!(time)),
+        ("collected_at", json!(with_offset(&time))),
         ("business_date", json!(time[..10])),
         ("channel", json!(10)),
         ("caller", json!(SKYPAY)),

@@ -94,3 +94,8 @@ impl Confirmation {
         format!("{{{}}}", fields.join(","))
     }
 }
+
+/// A time on the wire as the books print it for machines.
+pub fn with_offset(time: &str) -> String {
+    format!("{}+08:00", time.replace(' ', "T"))
+}
