@@ -4,10 +4,10 @@
 //! before a request is understood (connections, handshake, head, idling) and leaves the time a
 //! request takes, its body included, to the service.
 //!
-//! A service's future runs inside its connection's task and is not spawned. It is dropped unfinished
-//! only when the connection breaks or when [`DRAIN_TIME`] is over, so a service must hand what it
-//! promises to somebody else before it awaits. A client that only stops sending changes nothing:
-//! its request is answered, whether it listens or not.
+//! A service's future runs inside its connection's task and is not spawned. It is dropped
+//! unfinished only when the connection breaks or when [`DRAIN_TIME`] is over, so a service must
+//! hand what it promises to somebody else before it awaits. A client that only stops sending
+//! changes nothing: its request is answered, whether it listens or not.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -292,7 +292,11 @@ async fn attend<S: Service, IO>(
         None => {
             // One try to say good-bye in TLS, without waiting for it.
             connection.as_mut().graceful_shutdown();
-            poll_fn(|cx| Poll::Ready(drop(connection.as_mut().poll(cx)))).await;
+            poll_fn(|cx| {
+                let _ = connection.as_mut().poll(cx);
+                Poll::Ready(())
+            })
+            .await;
         }
     }
 }
@@ -327,6 +331,8 @@ async fn within_bounds<F: Future>(seat: &Seat, mut work: Pin<&mut F>) -> Option<
         // the latter wake this task.
         let standing = seat.standing(cx.waker());
         if standing.phase == Phase::Leaving {
+            log::debug!(address:% = seat.address(); "a connection is closed: others want in, or \
+                the drain is over");
             return Poll::Ready(None);
         }
         let allowed = time_allowed(standing);
@@ -339,8 +345,8 @@ async fn within_bounds<F: Future>(seat: &Seat, mut work: Pin<&mut F>) -> Option<
         if !standing.draining {
             seat.count(|counts| counts.timed_out += 1);
         }
-        log::debug!(address:% = seat.address(); "a connection is closed: {:?} took too long",
-            standing.phase);
+        let phase = standing.phase;
+        log::debug!(address:% = seat.address(); "a connection is closed: {phase:?} took too long");
         seat.enter(Phase::Leaving);
         Poll::Ready(None)
     })
@@ -427,8 +433,8 @@ mod tests {
     use tokio_rustls::TlsConnector;
     use tokio_rustls::client;
 
+    use super::super::tls;
     use super::*;
-    use crate::net::tls;
 
     const TILL: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 10, 7));
     const REQUEST: &str = "GET / HTTP/1.1\r\nHost: till-server\r\n\r\n";
@@ -598,8 +604,12 @@ mod tests {
         String::from_utf8(bytes).unwrap()
     }
 
+    fn just_before(time: Duration) -> Duration {
+        time.saturating_sub(MOMENT)
+    }
+
     async fn ends_after(time: Duration, stream: &mut (impl AsyncRead + Unpin)) {
-        assert!(timeout(time - MOMENT, stream.read_u8()).await.is_err(), "it ended too early");
+        assert!(timeout(just_before(time), stream.read_u8()).await.is_err(), "it ended too early");
         assert_eq!(timeout(2 * MOMENT, rest(stream)).await.expect("it must end"), "");
     }
 
@@ -663,7 +673,7 @@ mod tests {
         let (rig, seats) = (rig(), seats());
         let mut till = rig.greeted(&seats).await;
         for _ in 0..2 {
-            sleep(IDLE_TIME - MOMENT).await;
+            sleep(just_before(IDLE_TIME)).await;
             send(&mut till, REQUEST).await;
             response(&mut till).await;
         }
@@ -674,10 +684,10 @@ mod tests {
     async fn a_head_that_begins_late_in_an_idle_time_has_its_five_seconds() {
         let (rig, seats) = (rig(), seats());
         let mut till = rig.greeted(&seats).await;
-        sleep(IDLE_TIME - MOMENT).await;
+        sleep(just_before(IDLE_TIME)).await;
         let (begin, end) = REQUEST.split_at(5);
         send(&mut till, begin).await;
-        sleep(HEAD_TIME - MOMENT).await;
+        sleep(just_before(HEAD_TIME)).await;
         send(&mut till, end).await;
         response(&mut till).await;
     }
@@ -698,7 +708,7 @@ mod tests {
         let mut deaf = rig.greeted(&seats).await;
         send(&mut deaf, "GET /long HTTP/1.1\r\nHost: till-server\r\n\r\n").await;
         rig.asked.recv().await;
-        assert!(timeout(IDLE_TIME - MOMENT, seats.emptied()).await.is_err());
+        assert!(timeout(just_before(IDLE_TIME), seats.emptied()).await.is_err());
         timeout(2 * MOMENT, seats.emptied()).await.expect("it must end");
     }
 
@@ -776,7 +786,9 @@ mod tests {
         let listening = rig.listening(limits(8, 8)).await;
         let mut plain = TcpStream::connect(listening.address).await.unwrap();
         send(&mut plain, REQUEST).await;
-        let answer = rest(&mut plain).await;
+        plain.shutdown().await.unwrap();
+        let mut answer = String::new();
+        plain.read_to_string(&mut answer).await.expect("it ends without a reset");
         assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
         assert!(answer.contains("\r\n\r\nThis port speaks HTTPS"), "{answer}");
         drop(plain);
@@ -871,7 +883,7 @@ mod tests {
         send(&mut reading, begin).await;
         let mut coming = rig.greeted(&seats).await;
         let (drained, ()) = tokio::join!(nobody_late(&seats), async {
-            sleep(DRAIN_GRACE - MOMENT).await;
+            sleep(just_before(DRAIN_GRACE)).await;
             send(&mut coming, REQUEST).await;
             response(&mut coming).await;
             sleep(DRAIN_GRACE).await;

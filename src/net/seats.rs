@@ -10,7 +10,7 @@ use std::task::Waker;
 
 use tokio::sync::Notify;
 
-/// How many connections are kept open. From the configuration.
+/// How many connections are kept open, from the configuration; each at least 1.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// In all; one more may be in hand, accepted and waiting for a seat.
@@ -191,7 +191,6 @@ impl Table {
         let closable = |sitting: &&mut Sitting| among(sitting) && sitting.phase != Phase::Busy;
         let longest = self.sitting.values_mut().filter(closable).min_by_key(|each| each.since);
         let Some(longest) = longest else { return false };
-        log::debug!(address:% = longest.address; "a connection is closed to make room");
         longest.leave();
         self.counts.made_room += 1;
         true
