@@ -7,13 +7,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use tilld::domain::time::AcceptedAt;
-use tilld::system::clock;
 
 use crate::support::site::flags;
 use crate::support::{
     Confirmation, Daemon, JSON, PATH, SKYPAY_KEY, SKYPAY_PASSWORD, Setup, Site, TILL_7_KEY, Till,
-    cipher, till,
+    cipher, till, wire_time,
 };
 
 /// A process at rest stays below this.
@@ -146,9 +144,9 @@ fn three_collections() -> (Site, [Confirmation; 3]) {
     let site = Setup::installments().prepare();
     let daemon = site.start();
     let first = Confirmation::fresh();
-    let last_month = AcceptedAt::new(clock::now() - TimeDelta::days(30)).wall_clock();
+    let earlier = wire_time(TimeDelta::days(-2));
     let collections = [
-        first.clone().with("collectedTime", last_month).with("phone", "123"),
+        first.clone().with("collectedTime", earlier).with("phone", "123"),
         first.clone().with("receiptNumber", "second").with("payChannel", "6"),
         Confirmation::fresh().with("payChannel", "6"),
     ];
@@ -161,6 +159,7 @@ fn three_collections() -> (Site, [Confirmation; 3]) {
 #[test]
 fn the_list_is_filtered_by_day_channel_contract_receipt_flag_and_length() {
     let (site, [first, _, third]) = three_collections();
+    let earlier = &first.get("collectedTime")[..10];
     let today = &third.get("collectedTime")[..10];
     let contract = first.get("contractNumber");
     let own_day = site.only(&third.get("contractNumber"));
@@ -168,6 +167,7 @@ fn the_list_is_filtered_by_day_channel_contract_receipt_flag_and_length() {
     for (filters, expected) in [
         (&[] as &[&str], &[1_i64, 2, 3] as &[i64]),
         (&["--day", today], &[2, 3]),
+        (&["--day", earlier], &[1]),
         (&["--day", "2001-01-01"], &[]),
         (&["--channel", "6"], &[2, 3]),
         (&["--channel", "41"], &[]),

@@ -5,17 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tilld::domain::time::AcceptedAt;
-use tilld::system::clock;
 
 use crate::support::cipher::encrypt;
 use crate::support::site::flags;
 use crate::support::{
     Answer, Caller, Confirmation, JSON, PATH, SKYPAY, SKYPAY_KEY, SKYPAY_PASSWORD, Setup, TEXT,
-    TILL_7, TILL_7_KEY, Till, with_offset,
+    TILL_7, TILL_7_KEY, Till, wire_time, with_offset,
 };
 
 /// Seed 001 as it prints its post data.
@@ -58,12 +56,6 @@ const MANDATORY: [&str; 9] = [
 
 fn post(till: &mut Till, confirmation: &Confirmation) -> Answer {
     till.post(PATH, JSON, &[], confirmation.text().as_bytes())
-}
-
-/// A time on the wire, this far from now.
-fn wire_time(from_now: TimeDelta) -> String {
-    let now: chrono::DateTime<Utc> = clock::now();
-    AcceptedAt::new(now + from_now).wall_clock()
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use chrono::TimeDelta;
 use serde_json::Value;
 use tilld::domain::time::AcceptedAt;
 use tilld::system::clock;
@@ -22,7 +23,6 @@ impl Confirmation {
 
     /// The same, with contract and receipt made of `number`.
     pub fn numbered(number: u32) -> Confirmation {
-        let now = AcceptedAt::new(clock::now()).wall_clock();
         Confirmation(Vec::new())
             .by(SKYPAY, SKYPAY_KEY)
             .with("action", "collectionCollect")
@@ -30,7 +30,7 @@ impl Confirmation {
             .with("amount", "3900.00")
             .with("phone", "09270348095")
             .with("receiptNumber", format!("R-{number:08}"))
-            .with("collectedTime", now)
+            .with("collectedTime", wire_time(TimeDelta::zero()))
             .with("payChannel", "1")
     }
 
@@ -93,6 +93,11 @@ impl Confirmation {
             self.0.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
         format!("{{{}}}", fields.join(","))
     }
+}
+
+/// A time on the wire, this far from now.
+pub fn wire_time(from_now: TimeDelta) -> String {
+    AcceptedAt::new(clock::now() + from_now).wall_clock()
 }
 
 /// A time on the wire as the books print it for machines.

@@ -7,7 +7,7 @@ pub mod daemon;
 pub mod site;
 pub mod till;
 
-pub use confirmation::{Confirmation, with_offset};
+pub use confirmation::{Confirmation, wire_time, with_offset};
 pub use daemon::Daemon;
 pub use site::{Caller, Setup, Site};
 pub use till::{Answer, Till};
