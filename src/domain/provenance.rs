@@ -101,6 +101,21 @@ impl Form {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Digest(pub [u8; 32]);
 
+impl Digest {
+    /// Parses 64 hex digits.
+    pub fn parse(text: &str) -> Result<Digest, Invalid> {
+        let invalid = Invalid { expected: "64 hex digits" };
+        let mut digest = [0; 32];
+        if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(invalid);
+        }
+        for (i, byte) in digest.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).map_err(|_| invalid)?;
+        }
+        Ok(Digest(digest))
+    }
+}
+
 /// 64 lower-case hex digits.
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

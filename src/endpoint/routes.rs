@@ -268,7 +268,7 @@ impl<'a> Answer<'a> {
             Err(unavailable) => {
                 let status = match unavailable {
                     Unavailable::QueueFull => StatusCode::SERVICE_UNAVAILABLE,
-                    Unavailable::DiskReserve | Unavailable::Failed => StatusCode::OK,
+                    Unavailable::NotWritable | Unavailable::Failed => StatusCode::OK,
                 };
                 Answer { reply: Reply::unpredictable(), password, status }
             }

@@ -36,6 +36,17 @@ pub struct Entry {
     pub business_date: BusinessDate,
 }
 
+/// A row of the books.
+#[derive(Clone, Debug)]
+pub struct EntryRow {
+    /// What it holds.
+    pub entry: Entry,
+    /// The line on the tape that tells of it.
+    pub line: i64,
+    /// Whether it still fits the digest it was written with.
+    pub is_intact: bool,
+}
+
 /// How often a collection was confirmed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Repeats {
@@ -59,7 +70,7 @@ pub struct Variant {
 /// The columns that [`entry`] reads, in its order.
 pub const COLUMNS: &str = "collection.sequence, contract, receipt, amount, phone, collected_at, \
      channel, accepted_at, business_date, flags, caller, branch, key_id, peer, \
-     client_certificate, form, body_digest, amount_text, contract_field, unknown_fields, digest";
+     client_certificate, form, body_digest, amount_text, contract_field, unknown_fields, digest, line";
 
 /// Looks up what bears on a confirmation.
 pub fn history(
@@ -114,20 +125,25 @@ pub fn last_sequence(connection: &Connection) -> rusqlite::Result<Sequence> {
     connection.query_row("SELECT coalesce(max(sequence), 0) FROM collection", [], |row| row.get(0))
 }
 
-/// Writes an entry down, once and for all.
-pub fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result<()> {
+/// Writes an entry down, once and for all. `canonical` is its canonical text.
+pub fn insert(
+    connection: &Connection,
+    entry: &Entry,
+    canonical: &str,
+    line: i64,
+) -> rusqlite::Result<()> {
     let Entry { sequence, confirmation, provenance, accepted_at, business_date } = entry;
     let collection = &confirmation.collection;
     let mut statement = connection.prepare_cached(
         "INSERT INTO collection (
              sequence, contract, receipt, amount, phone, collected_at, channel, accepted_at,
              business_date, flags, caller, branch, key_id, peer, client_certificate, form,
-             body_digest, amount_text, contract_field, unknown_fields, digest)
+             body_digest, amount_text, contract_field, unknown_fields, digest, line)
          VALUES (
              :sequence, :contract, :receipt, :amount, :phone, :collected_at, :channel,
              :accepted_at, :business_date, :flags, :caller, :branch, :key_id, :peer,
              :client_certificate, :form, :body_digest, :amount_text, :contract_field,
-             :unknown_fields, :digest)",
+             :unknown_fields, :digest, :line)",
     )?;
     let written = statement.execute(named_params! {
         ":sequence": sequence,
@@ -150,7 +166,8 @@ pub fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result<()> {
         ":amount_text": confirmation.amount_text,
         ":contract_field": confirmation.contract_field.as_str(),
         ":unknown_fields": confirmation.unknown_fields,
-        ":digest": record::digest(entry).0,
+        ":digest": record::digest(canonical).0,
+        ":line": line,
     })?;
     debug_assert_eq!(written, 1);
     Ok(())
@@ -187,6 +204,40 @@ pub fn insert_repeat(
     Ok(())
 }
 
+/// At most `limit` rows after number `after`, in order.
+pub fn page_after(
+    connection: &Connection,
+    after: Sequence,
+    limit: usize,
+) -> rusqlite::Result<Vec<EntryRow>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM collection WHERE sequence > ?1 ORDER BY sequence LIMIT ?2"
+        ))?
+        .query_map((after, i64::try_from(limit).unwrap_or(i64::MAX)), entry)?
+        .collect()
+}
+
+/// The row with this identity, found as the writer finds it.
+pub fn by_identity(
+    connection: &Connection,
+    collection: &Collection,
+) -> rusqlite::Result<Option<EntryRow>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM collection WHERE contract = ?1 AND receipt = ?2"
+        ))?
+        .query_row((collection.contract.as_str(), collection.receipt.as_str()), entry)
+        .optional()
+}
+
+/// Whether there is a row with this number.
+pub fn is_recorded(connection: &Connection, sequence: Sequence) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM collection WHERE sequence = ?1)")?
+        .query_row([sequence], |row| row.get(0))
+}
+
 /// How often an entry was confirmed again, if it was.
 pub fn repeats(connection: &Connection, sequence: Sequence) -> rusqlite::Result<Option<Repeats>> {
     connection
@@ -214,8 +265,8 @@ pub fn variants(connection: &Connection, sequence: Sequence) -> rusqlite::Result
         .collect()
 }
 
-/// Reads a row of [`COLUMNS`], and whether it still fits the digest it was written with.
-pub fn entry(row: &Row<'_>) -> rusqlite::Result<(Entry, bool)> {
+/// Reads a row of [`COLUMNS`].
+pub fn entry(row: &Row<'_>) -> rusqlite::Result<EntryRow> {
     let entry = Entry {
         sequence: row.get(0)?,
         confirmation: Confirmation {
@@ -244,8 +295,8 @@ pub fn entry(row: &Row<'_>) -> rusqlite::Result<(Entry, bool)> {
         accepted_at: parsed(row, 7, AcceptedAt::from_unix_ms)?,
         business_date: text(row, 8, BusinessDate::parse)?,
     };
-    let is_intact = record::digest(&entry).0 == row.get::<_, [u8; 32]>(20)?;
-    Ok((entry, is_intact))
+    let digest = record::digest(&record::of_entry(&entry)).0;
+    Ok(EntryRow { entry, line: row.get(21)?, is_intact: digest == row.get::<_, [u8; 32]>(20)? })
 }
 
 fn channel(row: &Row<'_>, index: usize) -> rusqlite::Result<PayChannel> {

@@ -3,12 +3,14 @@
 //! One thread owns the only writing connection ([`writer`]); everybody else reads through
 //! [`reader`]. The store never awaits, and knows neither the wire nor the network.
 
+mod agree;
 mod collections;
 mod columns;
 mod outbox;
 mod record;
 mod refusals;
 mod schema;
+mod tape;
 
 pub mod reader;
 pub mod writer;
@@ -16,6 +18,7 @@ pub mod writer;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use agree::AgreeError;
 pub use collections::{Entry, Repeats, Variant};
 pub use refusals::{KeptRefusal, Refused};
 pub use writer::{Receipt, Recorded, Store, Unavailable, Writing};
@@ -24,6 +27,9 @@ pub use writer::{Receipt, Recorded, Store, Unavailable, Writing};
 pub fn database_path(state_dir: &Path) -> PathBuf {
     state_dir.join("tilld.db")
 }
+
+/// What to do about a damaged or lost database.
+const REBUILD: &str = "`tilld rebuild` makes a new one from the tape and moves this one aside";
 
 /// Why a store cannot be opened, in words for the person who started the daemon.
 #[derive(Debug)]
@@ -49,6 +55,16 @@ impl OpenError {
         OpenError { kind, message: message.into() }
     }
 
+    fn of_agreement(state_dir: &Path, error: &AgreeError) -> OpenError {
+        match error {
+            AgreeError::Damaged(damage) => OpenError::new(
+                OpenErrorKind::Damaged,
+                format!("the database in {} is damaged: {damage}; {REBUILD}", state_dir.display()),
+            ),
+            other => OpenError::inaccessible(state_dir, other),
+        }
+    }
+
     fn inaccessible(path: &Path, error: impl fmt::Display) -> OpenError {
         OpenError::new(OpenErrorKind::Inaccessible, format!("{}: {error}", path.display()))
     }
@@ -69,6 +85,10 @@ impl From<rusqlite::Error> for OpenError {
             Some(DatabaseCorrupt | NotADatabase) => OpenErrorKind::Damaged,
             _ => OpenErrorKind::Inaccessible,
         };
-        OpenError::new(kind, format!("the database cannot be used: {error}"))
+        let mut message = format!("the database cannot be used: {error}");
+        if kind == OpenErrorKind::Damaged {
+            message = format!("{message}; {REBUILD}");
+        }
+        OpenError::new(kind, message)
     }
 }

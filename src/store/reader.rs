@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::collections::{self, Entry, Repeats, Variant};
+use super::collections::{self, Entry, EntryRow, Repeats, Variant};
 use super::refusals::{self, KeptRefusal};
 use super::{OpenError, schema};
 use crate::domain::decision::Sequence;
@@ -44,6 +44,8 @@ pub struct Filter {
 pub struct Listed {
     /// The collection.
     pub entry: Entry,
+    /// The line on the tape that tells of it.
+    pub line: i64,
     /// Whether the row still fits the digest it was written with.
     pub is_intact: bool,
     /// How often it was confirmed again.
@@ -140,7 +142,8 @@ impl Reader {
         Ok(refusals::beyond(&self.connection)?)
     }
 
-    fn listed(&self, (entry, is_intact): (Entry, bool)) -> Result<Listed, OpenError> {
+    fn listed(&self, row: EntryRow) -> Result<Listed, OpenError> {
+        let EntryRow { entry, line, is_intact } = row;
         let repeats = collections::repeats(&self.connection, entry.sequence)?;
         let is_queued = self
             .connection
@@ -148,7 +151,7 @@ impl Reader {
             .query_row([entry.sequence], |_| Ok(()))
             .optional()?
             .is_some();
-        Ok(Listed { entry, is_intact, repeats, is_queued })
+        Ok(Listed { entry, line, is_intact, repeats, is_queued })
     }
 
     fn story(&self, listed: Listed) -> Result<Story, OpenError> {

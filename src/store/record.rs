@@ -1,67 +1,213 @@
-//! The canonical form of an entry: the one text that its digest stands for.
+//! The canonical form of what is recorded: the one text that stands on the tape and that a row's
+//! digest stands for. A JSON object without white space, its members in the order below.
 
-use serde::Serialize;
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::Entry;
-use crate::domain::collection::BranchName;
-use crate::domain::provenance::Digest;
+use super::{Entry, Refused};
+use crate::domain::Invalid;
+use crate::domain::amount::Amount;
+use crate::domain::collection::{
+    BranchName, Collection, PayChannel, Phone, ReceiptNumber, UserName,
+};
+use crate::domain::contract::{ContractNumber, Mode};
+use crate::domain::flags::Flags;
+use crate::domain::provenance::{Confirmation, ContractField, Digest, Form, KeyId, Provenance};
+use crate::domain::time::{AcceptedAt, BusinessDate, CollectedAt};
 
-/// SHA-256 of the canonical form.
-pub fn digest(entry: &Entry) -> Digest {
-    Digest(Sha256::digest(canonical(entry)).into())
+/// SHA-256 of a canonical text.
+pub fn digest(canonical: &str) -> Digest {
+    Digest(Sha256::digest(canonical).into())
 }
 
-/// One JSON object, its members in the order of [`Record`], without white space.
-fn canonical(entry: &Entry) -> String {
+/// The birth of a database.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Birth {
+    /// `live` or `sandbox`.
+    pub mode: String,
+    /// 8 hex digits.
+    pub epoch: String,
+}
+
+/// A refusal that was kept, with its number and the time when it first came.
+#[derive(Clone, Debug)]
+pub struct FirstRefusal {
+    /// Its number.
+    pub id: i64,
+    /// What was refused.
+    pub refused: Refused,
+    /// When it first came.
+    pub first_at: AcceptedAt,
+}
+
+/// The canonical text of a database's birth.
+pub fn of_birth(birth: &Birth) -> String {
+    json(birth)
+}
+
+/// The canonical text of a collection.
+pub fn of_entry(entry: &Entry) -> String {
     let Entry { sequence, confirmation, provenance, accepted_at, business_date } = entry;
     let collection = &confirmation.collection;
-    let record = Record {
+    json(&EntryRecord {
         sequence: *sequence,
-        contract: collection.contract.as_str(),
-        receipt: collection.receipt.as_str(),
-        amount: collection.amount.to_string(),
-        phone: collection.phone.as_str(),
-        collected_at: collection.collected_at.to_string(),
+        contract: collection.contract.as_str().into(),
+        receipt: collection.receipt.as_str().into(),
+        amount: collection.amount.to_string().into(),
+        phone: collection.phone.as_str().into(),
+        collected_at: collection.collected_at.to_string().into(),
         channel: collection.channel.code(),
-        accepted_at: accepted_at.to_string(),
-        business_date: business_date.to_string(),
-        flags: confirmation.flags.to_string(),
-        caller: provenance.caller.as_str(),
-        branch: provenance.branch.as_ref().map(BranchName::as_str),
-        key_id: provenance.key_id.to_string(),
-        peer: provenance.peer.to_string(),
-        client_certificate: provenance.client_certificate.map(|digest| digest.to_string()),
-        form: provenance.form.as_str(),
-        body_digest: provenance.body_digest.to_string(),
-        amount_text: &confirmation.amount_text,
-        contract_field: confirmation.contract_field.as_str(),
-        unknown_fields: confirmation.unknown_fields.as_deref(),
-    };
-    serde_json::to_string(&record).expect("texts and integers are always JSON")
+        accepted_at_ms: accepted_at.unix_ms(),
+        business_date: business_date.to_string().into(),
+        flags: confirmation.flags.to_string().into(),
+        source: Source::of(provenance),
+        amount_text: confirmation.amount_text.as_str().into(),
+        contract_field: confirmation.contract_field.as_str().into(),
+        unknown_fields: confirmation.unknown_fields.as_deref().map(Cow::from),
+    })
 }
 
-#[derive(Serialize)]
+/// The canonical text of a kept refusal.
+pub fn of_refusal(refusal: &FirstRefusal) -> String {
+    let FirstRefusal { id, refused, first_at } = refusal;
+    json(&RefusalRecord {
+        id: *id,
+        code: refused.code,
+        description: refused.description.as_str().into(),
+        text: refused.text.as_str().into(),
+        flags: refused.flags.to_string().into(),
+        source: Source::of(&refused.provenance),
+        first_at_ms: first_at.unix_ms(),
+    })
+}
+
+/// Reads [`of_birth`] back.
+pub fn birth(text: &str) -> Result<Birth, Invalid> {
+    parsed(text)
+}
+
+/// Reads [`of_entry`] back.
+pub fn entry(text: &str) -> Result<Entry, Invalid> {
+    let record: EntryRecord<'_> = parsed(text)?;
+    Ok(Entry {
+        sequence: record.sequence,
+        confirmation: Confirmation {
+            collection: Collection {
+                contract: ContractNumber::parse(&record.contract, Mode::Sandbox)?,
+                receipt: ReceiptNumber::parse(&record.receipt)?,
+                amount: Amount::parse(&record.amount)?,
+                phone: Phone::parse(&record.phone)?,
+                collected_at: CollectedAt::parse(&record.collected_at)?,
+                channel: PayChannel::parse(&record.channel.to_string())?,
+            },
+            flags: Flags::parse(&record.flags)?,
+            amount_text: record.amount_text.into_owned(),
+            contract_field: ContractField::parse(&record.contract_field)?,
+            unknown_fields: record.unknown_fields.map(Cow::into_owned),
+        },
+        provenance: record.source.provenance()?,
+        accepted_at: AcceptedAt::from_unix_ms(record.accepted_at_ms)?,
+        business_date: BusinessDate::parse(&record.business_date)?,
+    })
+}
+
+/// Reads [`of_refusal`] back.
+pub fn refusal(text: &str) -> Result<FirstRefusal, Invalid> {
+    let record: RefusalRecord<'_> = parsed(text)?;
+    Ok(FirstRefusal {
+        id: record.id,
+        refused: Refused {
+            provenance: record.source.provenance()?,
+            code: record.code,
+            description: record.description.into_owned(),
+            text: record.text.into_owned(),
+            flags: Flags::parse(&record.flags)?,
+        },
+        first_at: AcceptedAt::from_unix_ms(record.first_at_ms)?,
+    })
+}
+
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Record<'a> {
+struct EntryRecord<'a> {
     sequence: i64,
-    contract: &'a str,
-    receipt: &'a str,
-    amount: String,
-    phone: &'a str,
-    collected_at: String,
+    contract: Cow<'a, str>,
+    receipt: Cow<'a, str>,
+    amount: Cow<'a, str>,
+    phone: Cow<'a, str>,
+    collected_at: Cow<'a, str>,
     channel: u32,
-    accepted_at: String,
-    business_date: String,
-    flags: String,
-    caller: &'a str,
-    branch: Option<&'a str>,
-    key_id: String,
-    peer: String,
-    client_certificate: Option<String>,
-    form: &'a str,
-    body_digest: String,
-    amount_text: &'a str,
-    contract_field: &'a str,
-    unknown_fields: Option<&'a str>,
+    accepted_at_ms: i64,
+    business_date: Cow<'a, str>,
+    flags: Cow<'a, str>,
+    source: Source<'a>,
+    amount_text: Cow<'a, str>,
+    contract_field: Cow<'a, str>,
+    unknown_fields: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RefusalRecord<'a> {
+    id: i64,
+    code: i32,
+    description: Cow<'a, str>,
+    text: Cow<'a, str>,
+    flags: Cow<'a, str>,
+    source: Source<'a>,
+    first_at_ms: i64,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Source<'a> {
+    caller: Cow<'a, str>,
+    branch: Option<Cow<'a, str>>,
+    key_id: Cow<'a, str>,
+    peer: Cow<'a, str>,
+    client_certificate: Option<Cow<'a, str>>,
+    form: Cow<'a, str>,
+    body_digest: Cow<'a, str>,
+}
+
+impl<'a> Source<'a> {
+    fn of(provenance: &'a Provenance) -> Source<'a> {
+        Source {
+            caller: provenance.caller.as_str().into(),
+            branch: provenance.branch.as_ref().map(|branch| branch.as_str().into()),
+            key_id: provenance.key_id.to_string().into(),
+            peer: provenance.peer.to_string().into(),
+            client_certificate: provenance.client_certificate.map(|d| d.to_string().into()),
+            form: provenance.form.as_str().into(),
+            body_digest: provenance.body_digest.to_string().into(),
+        }
+    }
+
+    fn provenance(self) -> Result<Provenance, Invalid> {
+        Ok(Provenance {
+            caller: UserName::parse(&self.caller)?,
+            branch: self.branch.as_deref().map(BranchName::parse).transpose()?,
+            key_id: KeyId::parse(&self.key_id)?,
+            peer: self.peer.parse::<IpAddr>().map_err(|_| Invalid { expected: "an IP address" })?,
+            client_certificate: self
+                .client_certificate
+                .as_deref()
+                .map(Digest::parse)
+                .transpose()?,
+            form: Form::parse(&self.form)?,
+            body_digest: Digest::parse(&self.body_digest)?,
+        })
+    }
+}
+
+fn json(record: &impl Serialize) -> String {
+    serde_json::to_string(record).expect("texts and integers are always JSON")
+}
+
+fn parsed<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Invalid> {
+    serde_json::from_str(text).map_err(|_| Invalid { expected: "a record of the tape" })
 }

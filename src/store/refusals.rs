@@ -1,8 +1,9 @@
 //! Refused confirmations of authenticated callers: a cashier may hold that cash.
 
-use rusqlite::{Connection, Row, named_params};
+use rusqlite::{Connection, OptionalExtension, Row, named_params};
 
 use super::columns::{optional_text, parsed, peer, text};
+use super::record::FirstRefusal;
 use crate::domain::collection::{BranchName, UserName};
 use crate::domain::flags::Flags;
 use crate::domain::provenance::{Digest, Form, KeyId, Provenance};
@@ -27,6 +28,13 @@ pub struct Refused {
     pub flags: Flags,
 }
 
+impl KeptRefusal {
+    /// What of it stands on the tape.
+    pub fn as_first(&self) -> FirstRefusal {
+        FirstRefusal { id: self.id, refused: self.refused.clone(), first_at: self.first_at }
+    }
+}
+
 /// A refusal as it is kept: identical ones are one.
 #[derive(Clone, Debug)]
 pub struct KeptRefusal {
@@ -36,6 +44,8 @@ pub struct KeptRefusal {
     pub refused: Refused,
     /// When it first came.
     pub first_at: AcceptedAt,
+    /// The line on the tape that tells of it.
+    pub line: i64,
     /// When it last came.
     pub last_at: AcceptedAt,
     /// How often it came.
@@ -44,14 +54,25 @@ pub struct KeptRefusal {
 
 /// The columns that [`kept`] reads, in its order.
 pub const COLUMNS: &str = "id, caller, branch, key_id, peer, client_certificate, form, \
-     body_digest, code, description, text, flags, first_at, last_at, count";
+     body_digest, code, description, text, flags, first_at, line, last_at, count";
 
 /// Keeps a refusal, or counts it when it is one that is already kept or one too many of its day.
-pub fn keep(connection: &Connection, refused: &Refused, now: AcceptedAt) -> rusqlite::Result<()> {
-    if !count_again(connection, refused, now)? && admit(connection, refused, now)? {
-        insert(connection, refused, now)?;
+/// Gives what is to stand on the tape in this line.
+pub fn keep(
+    connection: &Connection,
+    refused: &Refused,
+    line: i64,
+    now: AcceptedAt,
+) -> rusqlite::Result<Option<FirstRefusal>> {
+    if count_again(connection, refused, now)? || !admit(connection, refused, now)? {
+        return Ok(None);
     }
-    Ok(())
+    let id = connection
+        .prepare_cached("SELECT coalesce(max(id), 0) + 1 FROM refusal")?
+        .query_row([], |row| row.get(0))?;
+    let refusal = FirstRefusal { id, refused: refused.clone(), first_at: now };
+    insert(connection, &refusal, line)?;
+    Ok(Some(refusal))
 }
 
 fn count_again(
@@ -88,18 +109,21 @@ fn admit(connection: &Connection, refused: &Refused, now: AcceptedAt) -> rusqlit
         )
 }
 
-fn insert(connection: &Connection, refused: &Refused, now: AcceptedAt) -> rusqlite::Result<()> {
+/// Writes a refusal down that stands on the tape in this line.
+pub fn insert(connection: &Connection, refusal: &FirstRefusal, line: i64) -> rusqlite::Result<()> {
+    let FirstRefusal { id, refused, first_at } = refusal;
     let Refused { provenance, code, description, text, flags } = refused;
     connection
         .prepare_cached(
             "INSERT INTO refusal (
-                 caller, branch, key_id, peer, client_certificate, form, body_digest, code,
-                 description, text, flags, first_at, last_at, count)
+                 id, caller, branch, key_id, peer, client_certificate, form, body_digest, code,
+                 description, text, flags, first_at, line, last_at, count)
              VALUES (
-                 :caller, :branch, :key_id, :peer, :client_certificate, :form, :body_digest, :code,
-                 :description, :text, :flags, :now, :now, 1)",
+                 :id, :caller, :branch, :key_id, :peer, :client_certificate, :form, :body_digest,
+                 :code, :description, :text, :flags, :first_at, :line, :first_at, 1)",
         )?
         .execute(named_params! {
+            ":id": id,
             ":caller": provenance.caller.as_str(),
             ":branch": provenance.branch.as_ref().map(BranchName::as_str),
             ":key_id": provenance.key_id.to_string(),
@@ -111,15 +135,39 @@ fn insert(connection: &Connection, refused: &Refused, now: AcceptedAt) -> rusqli
             ":description": description,
             ":text": text,
             ":flags": flags.to_string(),
-            ":now": now.unix_ms(),
+            ":first_at": first_at.unix_ms(),
+            ":line": line,
         })
         .map(drop)
+}
+
+/// At most `limit` refusals after number `after`, in order.
+pub fn page_after(
+    connection: &Connection,
+    after: i64,
+    limit: usize,
+) -> rusqlite::Result<Vec<KeptRefusal>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM refusal WHERE id > ?1 ORDER BY id LIMIT ?2"
+        ))?
+        .query_map((after, i64::try_from(limit).unwrap_or(i64::MAX)), kept)?
+        .collect()
+}
+
+/// The refusal with this number.
+pub fn by_id(connection: &Connection, id: i64) -> rusqlite::Result<Option<KeptRefusal>> {
+    connection
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM refusal WHERE id = ?1"))?
+        .query_row([id], kept)
+        .optional()
 }
 
 /// Reads a row of [`COLUMNS`].
 pub fn kept(row: &Row<'_>) -> rusqlite::Result<KeptRefusal> {
     Ok(KeptRefusal {
         id: row.get(0)?,
+        line: row.get(13)?,
         refused: Refused {
             provenance: Provenance {
                 caller: text(row, 1, UserName::parse)?,
@@ -136,8 +184,8 @@ pub fn kept(row: &Row<'_>) -> rusqlite::Result<KeptRefusal> {
             flags: text(row, 11, Flags::parse)?,
         },
         first_at: parsed(row, 12, AcceptedAt::from_unix_ms)?,
-        last_at: parsed(row, 13, AcceptedAt::from_unix_ms)?,
-        count: row.get(14)?,
+        last_at: parsed(row, 14, AcceptedAt::from_unix_ms)?,
+        count: row.get(15)?,
     })
 }
 

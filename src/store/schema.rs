@@ -135,7 +135,7 @@ fn initialise(step: &Transaction<'_>, mode: Mode) -> Result<(), OpenError> {
     let epoch = entropy::bytes::<4>()
         .map_err(|error| OpenError::new(OpenErrorKind::Inaccessible, error.to_string()))?;
     step.execute(
-        "INSERT INTO store (id, mode, epoch) VALUES (1, ?1, ?2)",
+        "INSERT INTO store (id, mode, epoch, line) VALUES (1, ?1, ?2, 1)",
         (mode.as_str(), format!("{:08x}", u32::from_be_bytes(epoch))),
     )?;
     Ok(())

@@ -1,9 +1,10 @@
 //! The one writer: takes everything that waits in its queue as one transaction (group commit), so
 //! that the cost of a sync is shared and no request waits for a timer.
 //!
-//! COMMIT with a sync comes first, then the [`Receipt`]s, then the answers. After a write error
-//! whose outcome is unknown nothing is answered any more: the process must end and start anew,
-//! because only the checkpoint at start makes sure that what is read is also on the disk.
+//! COMMIT with a sync comes first, then the tape with a sync, then the [`Receipt`]s, then the
+//! answers. After a write error whose outcome is unknown nothing is answered any more: the process
+//! must end and start anew, because only the checks at start make sure that what is read is also
+//! on the disk.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -16,9 +17,11 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::oneshot;
 
+use super::agree::{self, AgreeError, Report};
 use super::collections::{self, Entry};
 use super::refusals::{self, Refused};
-use super::{OpenError, OpenErrorKind, outbox, schema};
+use super::tape::{self, AppendError, Tape, Told, What};
+use super::{OpenError, OpenErrorKind, outbox, record, schema};
 use crate::domain::collection::ProofOfDurability;
 use crate::domain::contract::Mode;
 use crate::domain::decision::{ConflictField, Decision, First, Rule, Sequence, decide};
@@ -42,7 +45,8 @@ const CHECKPOINT_PAGES: u32 = 4096;
 /// How often a checkpoint that failed for lack of space at start is tried again.
 const RECOVERY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// A proof that a collection is committed and synced. Only the writer makes one.
+/// A proof that a collection is committed, told on the tape, and both are synced. Only the writer
+/// makes one.
 #[derive(Debug)]
 pub struct Receipt {
     sequence: Sequence,
@@ -89,8 +93,9 @@ pub enum Recorded {
 pub enum Unavailable {
     /// Too many commands wait already; nothing was recorded.
     QueueFull,
-    /// Less disk space is free than the reserve asks for; nothing was recorded.
-    DiskReserve,
+    /// The disk has less space free than its reserve, or the tape cannot be written; nothing was
+    /// recorded.
+    NotWritable,
     /// The storage failed; the outcome is unknown.
     Failed,
 }
@@ -133,18 +138,21 @@ impl Store {
         let mut connection = schema::open_for_writing(state_dir, mode)?;
         let (failed_sender, failed) = oneshot::channel();
         let mut writer = Writer {
-            next_sequence: collections::last_sequence(&connection)? + 1,
             wal_pages: watch_wal(&mut connection)?,
             connection,
             state_dir: state_dir.to_owned(),
             disk_reserve,
             mode,
-            state: State::Working,
-            had_room: true,
+            next_sequence: 0,
+            next_line: 0,
+            tape: None,
+            taped_sequence: 0,
+            is_broken: false,
+            could_write: true,
             failed: Some(failed_sender),
             _lock: lock,
         };
-        writer.recover()?;
+        writer.recover().map_err(|error| OpenError::of_agreement(state_dir, &error))?;
         let (queue, commands) = sync_channel(QUEUE_COMMANDS_MAX);
         let thread = std::thread::Builder::new()
             .name("writer".to_owned())
@@ -211,26 +219,23 @@ fn lock(state_dir: &Path) -> Result<File, OpenError> {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    Working,
-    /// The checkpoint at start found no space: what is in the WAL may not be synced yet, so
-    /// nothing is answered from it.
-    Unrecovered,
-    /// A write failed with an unknown outcome; the process must restart.
-    Broken,
-}
-
 struct Writer {
     connection: Connection,
     state_dir: PathBuf,
     disk_reserve: u64,
     mode: Mode,
     next_sequence: Sequence,
+    next_line: i64,
+    /// None until what the earlier run left is recovered; nothing is answered before.
+    tape: Option<Tape>,
+    /// Every collection up to this number is told on the tape.
+    taped_sequence: Sequence,
     /// Pages in the WAL after the last commit.
     wal_pages: Arc<AtomicU32>,
-    state: State,
-    had_room: bool,
+    /// A write failed with an unknown outcome; the process must restart.
+    is_broken: bool,
+    /// Whether the last look found that new rows can be written; a change is logged.
+    could_write: bool,
     failed: Option<oneshot::Sender<()>>,
     _lock: File,
 }
@@ -242,7 +247,14 @@ enum Outcome {
     Conflict(ConflictField, First),
     AlreadyPaid(Flags),
     Kept,
-    NoRoom,
+    NotWritable,
+    Unknown,
+}
+
+/// What a batch came to in the database, and what is to be told on the tape.
+struct Written {
+    outcomes: Vec<Outcome>,
+    told: Vec<Told>,
 }
 
 impl Writer {
@@ -259,167 +271,255 @@ impl Writer {
             }
             self.keep_house();
         }
-        if self.state == State::Working {
+        self.checkpoint();
+    }
+
+    fn serve(&mut self, batch: Vec<Command>) {
+        if self.is_broken || self.tape.is_none() {
+            batch.into_iter().for_each(Command::answer_failed);
+            return;
+        }
+        let now = AcceptedAt::new(clock::now());
+        let can_write = self.can_write(now);
+        let Written { outcomes, told } = match self.transact(&batch, can_write, now) {
+            Ok(written) => written,
+            Err(error) => {
+                self.fail(&error);
+                batch.into_iter().for_each(Command::answer_failed);
+                return;
+            }
+        };
+        self.tell(&told, now);
+        for (command, outcome) in batch.into_iter().zip(outcomes) {
+            command.answer(outcome, self.taped_sequence, self.is_broken);
+        }
+    }
+
+    /// Decides and commits a whole batch.
+    fn transact(
+        &mut self,
+        batch: &[Command],
+        can_write: bool,
+        now: AcceptedAt,
+    ) -> rusqlite::Result<Written> {
+        let mut written = Written { outcomes: Vec::with_capacity(batch.len()), told: Vec::new() };
+        let (mut sequence, mut line) = (self.next_sequence, self.next_line);
+        let step = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for command in batch {
+            let (outcome, told) = match command {
+                _ if !can_write && matches!(command, Command::Refuse(..)) => {
+                    (Outcome::NotWritable, None)
+                }
+                Command::Record(record, _) => {
+                    let place = NextPlace { sequence, line, can_write };
+                    write_record(&step, record, self.mode, place, now)?
+                }
+                Command::Refuse(refused, _) => {
+                    let kept = refusals::keep(&step, refused, line, now)?;
+                    let record = kept.map(|kept| (What::Refusal, record::of_refusal(&kept)));
+                    (Outcome::Kept, record)
+                }
+            };
+            sequence += Sequence::from(matches!(outcome, Outcome::New(..)));
+            written.outcomes.push(outcome);
+            if let Some((what, record)) = told {
+                written.told.push(Told { line, at: now, what, record });
+                line += 1;
+            }
+        }
+        step.commit()?;
+        (self.next_sequence, self.next_line) = (sequence, line);
+        Ok(written)
+    }
+
+    /// Puts committed rows on the tape; what cannot be written stays pending there.
+    fn tell(&mut self, told: &[Told], now: AcceptedAt) {
+        let Some(tape) = &mut self.tape else { return };
+        match tape.append(told, now.date()) {
+            Ok(()) => self.taped_sequence = self.next_sequence - 1,
+            Err(AppendError::Refused(error)) => log::error!(
+                "the tape cannot be written, so new collections are answered -1009: {error}"
+            ),
+            Err(AppendError::Unknown(error)) => self.break_down(&error),
+        }
+    }
+
+    /// Whether new rows may be written: the tape is complete, and the disk has more free space
+    /// than the reserve, which verdicts and checkpoints need.
+    fn can_write(&mut self, now: AcceptedAt) -> bool {
+        let place = self.state_dir.display();
+        let has_room = match limits::free_bytes(&self.state_dir) {
+            Ok(free) => free >= self.disk_reserve,
+            Err(error) => {
+                log::error!("cannot tell the free space of {place}: {error}");
+                false
+            }
+        };
+        if !has_room && self.could_write {
+            log::error!(
+                "less than disk_reserve ({} bytes) is free on the disk of {place}: new \
+                 collections are answered -1009 until space is made",
+                self.disk_reserve
+            );
+        }
+        if self.tape.as_ref().is_some_and(|tape| tape.end().is_none()) {
+            self.tell(&[], now);
+        }
+        let is_told = self.tape.as_ref().is_some_and(|tape| tape.end().is_some());
+        let can_write = has_room && is_told && !self.is_broken;
+        if can_write && !self.could_write {
+            log::info!("collections can be written again");
+        }
+        self.could_write = can_write;
+        can_write
+    }
+
+    fn keep_house(&mut self) {
+        if self.is_broken {
+            return;
+        }
+        if self.tape.is_none() {
+            match self.recover() {
+                Ok(()) => {}
+                Err(AgreeError::Database(error)) => self.fail(&error),
+                Err(error) => self.break_down(&error),
+            }
+        } else if self.wal_pages.load(Ordering::Relaxed) >= CHECKPOINT_PAGES {
             self.checkpoint();
         }
     }
 
-    fn serve(&mut self, batch: Vec<Command>) {
-        if self.state != State::Working {
-            batch.into_iter().for_each(Command::answer_failed);
+    /// Marks how far the witnesses agree, and moves what is in the WAL into the database as far
+    /// as readers allow.
+    fn checkpoint(&mut self) {
+        let Some(end) = self.tape.as_ref().and_then(Tape::end) else { return };
+        if self.is_broken {
             return;
         }
-        match self.transact(&batch) {
-            Ok(outcomes) => {
-                for (command, outcome) in batch.into_iter().zip(outcomes) {
-                    command.answer(outcome);
-                }
-            }
-            Err(error) => {
-                self.fail(&error);
-                batch.into_iter().for_each(Command::answer_failed);
-            }
-        }
-    }
-
-    /// Decides and writes a whole batch. When this returns, the outcomes are durable.
-    fn transact(&mut self, batch: &[Command]) -> rusqlite::Result<Vec<Outcome>> {
-        let now = AcceptedAt::new(clock::now());
-        let has_room = self.has_room();
-        let mut next_sequence = self.next_sequence;
-        let step = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut outcomes = Vec::with_capacity(batch.len());
-        for command in batch {
-            outcomes.push(match command {
-                Command::Record(record, _) => {
-                    let outcome =
-                        write_record(&step, record, self.mode, next_sequence, has_room, now)?;
-                    next_sequence += Sequence::from(matches!(outcome, Outcome::New(..)));
-                    outcome
-                }
-                Command::Refuse(..) if !has_room => Outcome::NoRoom,
-                Command::Refuse(refused, _) => {
-                    refusals::keep(&step, refused, now)?;
-                    Outcome::Kept
-                }
-            });
-        }
-        step.commit()?;
-        self.next_sequence = next_sequence;
-        Ok(outcomes)
-    }
-
-    /// Whether the disk has more free space than the reserve, which verdicts and checkpoints need.
-    fn has_room(&mut self) -> bool {
-        let has_room = match limits::free_bytes(&self.state_dir) {
-            Ok(free) => free >= self.disk_reserve,
-            Err(error) => {
-                log::error!("cannot tell the free space of {}: {error}", self.state_dir.display());
-                false
-            }
-        };
-        if has_room != self.had_room {
-            self.had_room = has_room;
-            let place = self.state_dir.display();
-            if has_room {
-                log::info!("there is room on the disk of {place} again: collections are taken");
-            } else {
-                log::error!(
-                    "less than disk_reserve ({} bytes) is free on the disk of {place}: new \
-                     collections are answered -1009 until space is made",
-                    self.disk_reserve
-                );
-            }
-        }
-        has_room
-    }
-
-    fn keep_house(&mut self) {
-        match self.state {
-            State::Working if self.wal_pages.load(Ordering::Relaxed) >= CHECKPOINT_PAGES => {
-                self.checkpoint();
-            }
-            State::Unrecovered => {
-                if let Err(error) = self.recover() {
-                    self.fail(&error);
-                }
-            }
-            State::Working | State::Broken => {}
-        }
-    }
-
-    /// Moves what is in the WAL into the database, as far as readers allow.
-    fn checkpoint(&mut self) {
-        let done = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        let done = agree::set_mark(&self.connection, end).and_then(|()| {
+            self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+        });
         if let Err(error) = done {
             self.fail(&error);
         }
     }
 
-    /// Empties the WAL that an earlier process left. What it wrote but could not sync may still
-    /// sit in the page cache only; copied into the database and synced, it may be answered from.
-    fn recover(&mut self) -> rusqlite::Result<()> {
-        let emptied = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
-            row.get::<_, i64>(0).map(|busy| busy == 0)
-        });
-        let reason = match emptied {
-            Ok(true) => {
-                if self.state == State::Unrecovered {
-                    log::info!("the WAL of the earlier run is recovered: collections are taken");
-                }
-                self.state = State::Working;
-                return Ok(());
+    /// Makes durable what an earlier process left, and makes the witnesses agree. What it wrote
+    /// but could not sync may still sit in the page cache only: copied and synced, it may be
+    /// answered from.
+    fn recover(&mut self) -> Result<(), AgreeError> {
+        if let Err(reason) = self.empty_wal()? {
+            if self.could_write {
+                log::error!(
+                    "the WAL of the earlier run cannot be recovered yet, because {reason}: \
+                     everything is answered -1009 until it can"
+                );
             }
-            Ok(false) => "another program holds the database open",
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
-                let wal = self.state_dir.join("tilld.db-wal");
-                File::open(wal).and_then(|wal| wal.sync_all()).map_err(|_| error)?;
-                "the disk is full"
-            }
-            Err(error) => return Err(error),
-        };
-        if self.state == State::Working {
-            log::error!(
-                "the WAL of the earlier run cannot be recovered yet, because {reason}: \
-                 everything is answered -1009 until it can"
-            );
+            self.could_write = false;
+            return Ok(());
         }
-        self.state = State::Unrecovered;
+        let (mut tape, report) =
+            agree::agree(&mut self.connection, &tape::directory(&self.state_dir))?;
+        log_report(&report);
+        self.next_line = tape.last_line().max(agree::last_line(&self.connection)?) + 1;
+        self.next_sequence = collections::last_sequence(&self.connection)? + 1;
+        let now = AcceptedAt::new(clock::now());
+        let is_changed = report.rows_completed > 0 || !report.lines_missing.is_empty();
+        self.taped_sequence = report
+            .lines_missing
+            .iter()
+            .filter(|told| told.what == What::Collection)
+            .filter_map(|told| record::entry(&told.record).ok())
+            .map(|entry| entry.sequence - 1)
+            .min()
+            .unwrap_or(self.next_sequence - 1);
+        tape.hold(&report.lines_missing);
+        self.tape = Some(tape);
+        self.tell(&[], now);
+        if is_changed {
+            self.checkpoint();
+        }
         Ok(())
     }
 
-    /// A full disk is waited out. After any other write error the outcome is unknown, and this
-    /// process has nothing more to say.
-    fn fail(&mut self, error: &rusqlite::Error) {
-        let was_rolled_back = self.connection.is_autocommit();
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) if was_rolled_back => {
-                log::error!("the disk is full; what was in hand was answered -1009: {error}");
+    /// Empties the WAL into the database, or says why that must wait.
+    fn empty_wal(&self) -> Result<Result<(), &'static str>, AgreeError> {
+        let emptied = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
+            row.get::<_, i64>(0).map(|busy| busy == 0)
+        });
+        match emptied {
+            Ok(true) => Ok(Ok(())),
+            Ok(false) => Ok(Err("another program holds the database open")),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+                File::open(self.state_dir.join("tilld.db-wal"))?.sync_all()?;
+                Ok(Err("the disk is full"))
             }
-            _ => {
-                log::error!("the storage failed; restarting, because only that is safe: {error}");
-                self.state = State::Broken;
-                if let Some(failed) = self.failed.take() {
-                    let _ = failed.send(());
-                }
-            }
+            Err(error) => Err(error.into()),
         }
     }
+
+    /// A full disk is waited out. After any other write error the outcome is unknown.
+    fn fail(&mut self, error: &rusqlite::Error) {
+        let is_rolled_back = self.connection.is_autocommit();
+        if is_rolled_back && error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
+            log::error!("the disk is full; what was in hand was answered -1009: {error}");
+        } else {
+            self.break_down(error);
+        }
+    }
+
+    /// This process has nothing more to say.
+    fn break_down(&mut self, error: &dyn std::fmt::Display) {
+        log::error!("the storage failed; restarting, because only that is safe: {error}");
+        self.is_broken = true;
+        if let Some(failed) = self.failed.take() {
+            let _ = failed.send(());
+        }
+    }
+}
+
+fn log_report(report: &Report) {
+    if report.rows_completed > 0 {
+        log::warn!(
+            "{} rows that the database had lost were completed from the tape",
+            report.rows_completed
+        );
+    }
+    if !report.lines_missing.is_empty() {
+        log::warn!(
+            "{} lines that the tape did not have yet are completed from the database",
+            report.lines_missing.len()
+        );
+    }
+    for file in &report.set_aside {
+        log::warn!("a torn end of the tape was set aside as {file}");
+    }
+    for damage in &report.damage {
+        log::error!("damage: {damage}; `tilld verify` tells all of it");
+    }
+}
+
+/// Which numbers the next new row gets, and whether it may be written at all.
+#[derive(Clone, Copy)]
+struct NextPlace {
+    sequence: Sequence,
+    line: i64,
+    can_write: bool,
 }
 
 fn write_record(
     connection: &Connection,
     record: &Record,
     mode: Mode,
-    sequence: Sequence,
-    has_room: bool,
+    place: NextPlace,
     now: AcceptedAt,
-) -> rusqlite::Result<Outcome> {
+) -> rusqlite::Result<(Outcome, Option<(What, String)>)> {
     let Record { confirmation, provenance, rule } = record;
+    let NextPlace { sequence, line, can_write } = place;
     let collection = &confirmation.collection;
     let history = collections::history(connection, collection, &provenance.caller, now)?;
-    match decide(collection, confirmation.flags, now, *rule, history) {
-        Decision::Record { .. } if !has_room => Ok(Outcome::NoRoom),
+    let outcome = match decide(collection, confirmation.flags, now, *rule, history) {
+        Decision::Record { .. } if !can_write => Outcome::NotWritable,
         Decision::Record { flags, business_date } => {
             let entry = Entry {
                 sequence,
@@ -428,50 +528,57 @@ fn write_record(
                 accepted_at: now,
                 business_date,
             };
-            collections::insert(connection, &entry)?;
+            let canonical = record::of_entry(&entry);
+            collections::insert(connection, &entry, &canonical, line)?;
             if mode == Mode::Live {
                 outbox::insert(connection, sequence)?;
             }
-            Ok(Outcome::New(sequence, flags))
+            return Ok((Outcome::New(sequence, flags), Some((What::Collection, canonical))));
         }
         Decision::Repeat { sequence, variant } => {
-            if has_room {
+            if can_write {
                 let variant = variant.then_some(collection);
                 collections::insert_repeat(connection, sequence, variant, now)?;
             }
-            Ok(Outcome::Repeated(sequence))
+            Outcome::Repeated(sequence)
         }
-        Decision::Conflict { field, first } => Ok(Outcome::Conflict(field, first)),
-        Decision::AlreadyPaid { flags } => Ok(Outcome::AlreadyPaid(flags)),
-    }
+        Decision::Conflict { field, first } => Outcome::Conflict(field, first),
+        Decision::AlreadyPaid { flags } => Outcome::AlreadyPaid(flags),
+    };
+    Ok((outcome, None))
 }
 
 impl Command {
-    /// Tells the outcome to whoever still waits for it.
-    fn answer(self, outcome: Outcome) {
+    /// Tells the outcome to whoever still waits for it. Collections up to `taped` are durable in
+    /// both witnesses.
+    fn answer(self, outcome: Outcome, taped: Sequence, is_broken: bool) {
+        let outcome = if is_broken { Outcome::Unknown } else { outcome };
         match self {
             Command::Record(_, answer) => {
                 let _ = answer.send(match outcome {
-                    Outcome::New(sequence, flags) => Ok(Recorded::New(Receipt { sequence, flags })),
-                    Outcome::Repeated(sequence) => {
+                    Outcome::New(sequence, flags) if sequence <= taped => {
+                        Ok(Recorded::New(Receipt { sequence, flags }))
+                    }
+                    Outcome::Repeated(sequence) if sequence <= taped => {
                         Ok(Recorded::Repeated(Receipt { sequence, flags: Flags::NONE }))
                     }
                     Outcome::Conflict(field, first) => Ok(Recorded::Conflict { field, first }),
                     Outcome::AlreadyPaid(flags) => Ok(Recorded::AlreadyPaid { flags }),
-                    Outcome::Kept | Outcome::NoRoom => Err(Unavailable::DiskReserve),
+                    Outcome::NotWritable => Err(Unavailable::NotWritable),
+                    _ => Err(Unavailable::Failed),
                 });
             }
             Command::Refuse(_, answer) => {
-                let kept = matches!(outcome, Outcome::Kept);
-                let _ = answer.send(if kept { Ok(()) } else { Err(Unavailable::DiskReserve) });
+                let _ = answer.send(match outcome {
+                    Outcome::Kept => Ok(()),
+                    Outcome::NotWritable => Err(Unavailable::NotWritable),
+                    _ => Err(Unavailable::Failed),
+                });
             }
         }
     }
 
     fn answer_failed(self) {
-        match self {
-            Command::Record(_, answer) => drop(answer.send(Err(Unavailable::Failed))),
-            Command::Refuse(_, answer) => drop(answer.send(Err(Unavailable::Failed))),
-        }
+        self.answer(Outcome::Unknown, 0, true);
     }
 }

@@ -53,7 +53,8 @@ fn an_encrypted_request_is_answered_under_its_own_password() {
 #[test]
 fn two_callers_may_have_been_given_one_password() {
     let till = Caller::new(TILL_7, &[TILL_7_KEY]).passwords(&[SKYPAY_PASSWORD]);
-    let daemon = Setup::live().caller(till).prepare().start();
+    let site = Setup::live().caller(till).prepare();
+    let daemon = site.start();
     for confirmation in [Confirmation::fresh(), Confirmation::fresh().by(TILL_7, TILL_7_KEY)] {
         let answer = post(&daemon, &encrypt(SKYPAY_PASSWORD, &confirmation.text()));
         assert_eq!(opened(&answer, SKYPAY_PASSWORD).0, "1000");

@@ -202,6 +202,7 @@ fn collection_row(listed: &Listed) -> Row {
         "repeats": listed.repeats.map_or(0, |repeats| repeats.count),
         "last_repeat_at": listed.repeats.map(|repeats| repeats.last_at.to_string()),
         "queued": listed.is_queued,
+        "tape_line": listed.line,
         "intact": listed.is_intact,
         "form": provenance.form.as_str(),
         "key_id": provenance.key_id.to_string(),

@@ -3,7 +3,18 @@ CREATE TABLE store (
     id    INTEGER PRIMARY KEY CHECK (id = 1),
     mode  TEXT NOT NULL CHECK (mode IN ('live', 'sandbox')),
     -- Made with the database; sequences of another epoch are other sequences.
-    epoch TEXT NOT NULL CHECK (length(epoch) = 8)
+    epoch TEXT NOT NULL CHECK (length(epoch) = 8),
+    -- The line on the tape that tells of this row.
+    line  INTEGER NOT NULL,
+    -- Up to here database and tape have been seen to agree: the last line, where it stands, its
+    -- SHA-256, and the last rows that it and the lines before it tell of.
+    agreed_line     INTEGER NOT NULL DEFAULT 0,
+    agreed_file     TEXT NOT NULL DEFAULT '',
+    agreed_start    INTEGER NOT NULL DEFAULT 0,
+    agreed_end      INTEGER NOT NULL DEFAULT 0,
+    agreed_digest   BLOB NOT NULL DEFAULT (zeroblob(32)) CHECK (length(agreed_digest) = 32),
+    agreed_sequence INTEGER NOT NULL DEFAULT 0,
+    agreed_refusal  INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 -- Every collection that was answered 1000. Rows are written once and never changed.
@@ -28,6 +39,7 @@ CREATE TABLE collection (
     amount_text        TEXT NOT NULL,
     contract_field     TEXT NOT NULL CHECK (contract_field IN ('contractNumber', 'controlNumber')),
     unknown_fields     TEXT,
+    line               INTEGER NOT NULL, -- on the tape
     -- SHA-256 of the canonical record: tells a row that was altered.
     digest             BLOB NOT NULL CHECK (length(digest) = 32)
 ) STRICT;
@@ -76,6 +88,7 @@ CREATE TABLE refusal (
     client_certificate BLOB CHECK (length(client_certificate) = 32),
     form        TEXT NOT NULL CHECK (form IN ('json', 'encrypted')),
     first_at    INTEGER NOT NULL,
+    line        INTEGER NOT NULL, -- on the tape
     last_at     INTEGER NOT NULL,
     count       INTEGER NOT NULL
 ) STRICT;

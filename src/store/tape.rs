@@ -1,0 +1,392 @@
+//! The tape: a second witness of everything that was answered, as cash registers keep one.
+//!
+//! `state_dir/tape/NNNNNN-YYYY-MM-DD.jsonl`, append-only. The number orders the files, the date
+//! labels them: a new file is begun whenever the date differs from the last one's, so a clock that
+//! jumps breaks nothing. Each line is one JSON object, readable with `less`:
+//!
+//! ```json
+//! {"line":7,"at":"2026-11-21T10:00:00.000+08:00","what":"collection","record":{…},
+//!  "previous":"<SHA-256 of the line before>","check":"<16 hex digits>"}
+//! ```
+//!
+//! (on one line). `line` counts from 1 through all files without gaps. `what` is `store` (a
+//! database was made), `collection` or `refusal`; `record` is its canonical form. `previous` is the
+//! SHA-256 of the line before, without its line feed, and 64 zeros for the first. `check` is the
+//! beginning of the SHA-256 of all that stands before `,"check"`, so that a torn last line, which
+//! no later line vouches for, is known as such.
+//!
+//! This module formats, appends and reads lines. What they mean is for others.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
+
+use crate::domain::provenance::Digest;
+use crate::domain::time::{AcceptedAt, BusinessDate};
+
+/// The longest line that is read, in bytes: a record with 4 KiB of kept text, escaped, fits.
+const LINE_BYTES_MAX: u64 = 64 * 1024;
+
+/// The tape's directory inside a state directory.
+pub fn directory(state_dir: &Path) -> PathBuf {
+    state_dir.join("tape")
+}
+
+/// What a line tells of.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum What {
+    /// A database was made.
+    Store,
+    /// A collection was recorded.
+    Collection,
+    /// A refusal was kept.
+    Refusal,
+}
+
+impl What {
+    fn as_str(self) -> &'static str {
+        match self {
+            What::Store => "store",
+            What::Collection => "collection",
+            What::Refusal => "refusal",
+        }
+    }
+}
+
+/// A line that is good by itself.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// Its number.
+    pub number: i64,
+    /// What it tells of.
+    pub what: What,
+    /// The canonical record.
+    pub record: String,
+    /// The digest that it gives for the line before.
+    pub previous: Digest,
+}
+
+/// Where a line stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file's name.
+    pub file: String,
+    /// The offset of the line's first byte.
+    pub start: u64,
+    /// The offset behind its line feed.
+    pub end: u64,
+}
+
+/// A stretch of a file up to a line feed or the file's end.
+#[derive(Clone, Debug)]
+pub struct Scanned {
+    /// Where it stands.
+    pub place: Place,
+    /// SHA-256 of it, without its line feed.
+    pub digest: Digest,
+    /// The line; `None` when it is not a good one.
+    pub line: Option<Line>,
+}
+
+/// The names of the tape's files, in order.
+pub fn files(directory: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(names),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if parse_name(&name).is_some() {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Number and date in a file's name.
+fn parse_name(name: &str) -> Option<(u32, BusinessDate)> {
+    let (number, date) = name.strip_suffix(".jsonl")?.split_at_checked(6)?;
+    let date = BusinessDate::parse(date.strip_prefix('-')?).ok()?;
+    Some((number.parse().ok()?, date))
+}
+
+/// Reads a file's lines from `start` on.
+pub struct Lines {
+    name: String,
+    reader: BufReader<File>,
+    offset: u64,
+}
+
+impl Lines {
+    /// The lines of the named file, the first one at this offset.
+    pub fn open(directory: &Path, name: &str, start: u64) -> io::Result<Lines> {
+        let mut file = File::open(directory.join(name))?;
+        file.seek(SeekFrom::Start(start))?;
+        let reader = BufReader::with_capacity(256 * 1024, file);
+        Ok(Lines { name: name.to_owned(), reader, offset: start })
+    }
+}
+
+impl Iterator for Lines {
+    type Item = io::Result<Scanned>;
+
+    fn next(&mut self) -> Option<io::Result<Scanned>> {
+        let mut bytes = Vec::with_capacity(1024);
+        match (&mut self.reader).take(LINE_BYTES_MAX).read_until(b'\n', &mut bytes) {
+            Ok(0) => return None,
+            Ok(_) => {}
+            Err(error) => return Some(Err(error)),
+        }
+        let start = self.offset;
+        self.offset += bytes.len() as u64;
+        let place = Place { file: self.name.clone(), start, end: self.offset };
+        let is_whole = bytes.pop_if(|last| *last == b'\n').is_some();
+        let digest = Digest(Sha256::digest(&bytes).into());
+        let line = if is_whole { parse(&bytes) } else { None };
+        Some(Ok(Scanned { place, digest, line }))
+    }
+}
+
+fn parse(bytes: &[u8]) -> Option<Line> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Form<'a> {
+        line: i64,
+        #[serde(rename = "at")]
+        _at: &'a str,
+        what: What,
+        #[serde(borrow)]
+        record: &'a RawValue,
+        previous: &'a str,
+        check: &'a str,
+    }
+    let text = str::from_utf8(bytes).ok()?;
+    let (checked, _) = text.rsplit_once(",\"check\":\"")?;
+    let form: Form<'_> = serde_json::from_str(text).ok()?;
+    (form.check == check(checked)).then_some(())?;
+    Some(Line {
+        number: form.line,
+        what: form.what,
+        record: form.record.get().to_owned(),
+        previous: Digest::parse(form.previous).ok()?,
+    })
+}
+
+fn check(text: &str) -> String {
+    let mut check = Digest(Sha256::digest(text).into()).to_string();
+    check.truncate(16);
+    check
+}
+
+/// Something that is to stand on the tape.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// Its line's number.
+    pub line: i64,
+    /// When it happened.
+    pub at: AcceptedAt,
+    /// What it is.
+    pub what: What,
+    /// Its canonical record.
+    pub record: String,
+}
+
+/// The end of the tape, where lines are added.
+pub struct Tape {
+    directory: PathBuf,
+    /// The last file, when it could be opened.
+    file: Option<File>,
+    name: String,
+    /// Bytes of the last file that are written and synced.
+    length: u64,
+    /// The last line that is written and synced.
+    last_line: i64,
+    last_place: Place,
+    /// The SHA-256 of the last line, written or still pending.
+    last_digest: Digest,
+    /// Lines that are still to be written.
+    pending: String,
+    /// The number of the last pending line, and where in `pending` it begins.
+    pending_last: Option<(i64, usize)>,
+    /// Whether a write broke off and left something behind `length`.
+    is_torn: bool,
+    /// Whether the last file cannot be gone on with.
+    is_new_file_due: bool,
+}
+
+/// Why lines could not be added.
+#[derive(Debug)]
+pub enum AppendError {
+    /// Nothing is lost: it will be tried again.
+    Refused(io::Error),
+    /// A sync failed: what the disk holds is unknown.
+    Unknown(io::Error),
+}
+
+impl Tape {
+    /// The tape that ends with this line. It goes on in the line's file if that is there.
+    pub fn at_end(directory: PathBuf, line: i64, place: Place, digest: Digest) -> Tape {
+        Tape {
+            file: None,
+            name: place.file.clone(),
+            length: place.end,
+            last_line: line,
+            last_digest: digest,
+            pending: String::new(),
+            pending_last: None,
+            is_torn: false,
+            is_new_file_due: !directory.join(&place.file).is_file(),
+            last_place: place,
+            directory,
+        }
+    }
+
+    /// The last durable line's number, place and SHA-256; only while nothing is pending.
+    pub fn end(&self) -> Option<(i64, &Place, Digest)> {
+        self.pending.is_empty().then_some((self.last_line, &self.last_place, self.last_digest))
+    }
+
+    /// The last durable line.
+    pub fn last_line(&self) -> i64 {
+        self.last_line
+    }
+
+    /// Takes lines that are to be written with the next ones.
+    pub fn hold(&mut self, told: &[Told]) {
+        for told in told {
+            self.format(told);
+        }
+    }
+
+    /// Adds lines and makes them durable: one write, one sync. What could not be written stays
+    /// pending and is completed by the next call.
+    pub fn append(&mut self, told: &[Told], today: BusinessDate) -> Result<(), AppendError> {
+        self.hold(told);
+        self.complete(today)
+    }
+
+    fn format(&mut self, told: &Told) {
+        let start = self.pending.len();
+        let Told { line, at, what, record } = told;
+        let what = what.as_str();
+        let previous = self.last_digest;
+        self.pending += &format!(
+            "{{\"line\":{line},\"at\":\"{at}\",\"what\":\"{what}\",\"record\":{record},\
+             \"previous\":\"{previous}\""
+        );
+        let check = check(&self.pending[start..]);
+        self.pending += &format!(",\"check\":\"{check}\"}}");
+        self.last_digest = Digest(Sha256::digest(&self.pending[start..]).into());
+        self.pending.push('\n');
+        self.pending_last = Some((*line, start));
+    }
+
+    fn complete(&mut self, today: BusinessDate) -> Result<(), AppendError> {
+        let Some((line, start)) = self.pending_last else { return Ok(()) };
+        if self.is_torn {
+            // What an earlier try left behind the last line is only a part of what is pending.
+            if let Some(file) = &self.file {
+                file.set_len(self.length).map_err(AppendError::Refused)?;
+            }
+            self.is_torn = false;
+        }
+        self.go_to_file_of(today)?;
+        let file = self.file.as_ref().ok_or_else(|| refused(io::ErrorKind::NotFound))?;
+        if let Err(error) = file.write_all_at(self.pending.as_bytes(), self.length) {
+            self.is_torn = true;
+            return Err(AppendError::Refused(error));
+        }
+        file.sync_data().map_err(AppendError::Unknown)?;
+        let end = self.length + self.pending.len() as u64;
+        self.last_place = Place { file: self.name.clone(), start: self.length + start as u64, end };
+        self.last_line = line;
+        self.length = end;
+        self.pending.clear();
+        self.pending_last = None;
+        Ok(())
+    }
+
+    /// Opens the file to write to: the last one, or a new one when the date differs from its.
+    fn go_to_file_of(&mut self, today: BusinessDate) -> Result<(), AppendError> {
+        let last = parse_name(&self.name);
+        if !self.is_new_file_due && last.is_some_and(|(_, date)| date == today) {
+            if self.file.is_none() {
+                let path = self.directory.join(&self.name);
+                let file = OpenOptions::new().write(true).open(path);
+                self.file = Some(file.map_err(AppendError::Refused)?);
+            }
+            return Ok(());
+        }
+        let number = last.map_or(1, |(number, _)| number + 1);
+        let name = format!("{number:06}-{today}.jsonl");
+        let mut make_directory = fs::DirBuilder::new();
+        make_directory.recursive(true).mode(0o750);
+        make_directory.create(&self.directory).map_err(AppendError::Refused)?;
+        let path = self.directory.join(&name);
+        let file = OpenOptions::new().write(true).create_new(true).open(path);
+        self.file = Some(file.map_err(AppendError::Refused)?);
+        self.name = name;
+        self.length = 0;
+        self.is_new_file_due = false;
+        sync_directory(&self.directory).map_err(AppendError::Unknown)
+    }
+}
+
+fn refused(kind: io::ErrorKind) -> AppendError {
+    AppendError::Refused(kind.into())
+}
+
+/// Sets the stretch behind `end` aside in a file beside it, then cuts it off: a torn last line is
+/// never deleted. Gives the new file's name.
+pub fn set_aside(directory: &Path, name: &str, end: u64) -> io::Result<String> {
+    let path = directory.join(name);
+    let mut torn = Vec::new();
+    let mut file = OpenOptions::new().read(true).write(true).open(&path)?;
+    file.seek(SeekFrom::Start(end))?;
+    file.read_to_end(&mut torn)?;
+    let (aside, mut copy) = (1..)
+        .find_map(|number| {
+            let aside = format!("{name}.torn-{number}");
+            match OpenOptions::new().write(true).create_new(true).open(directory.join(&aside)) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
+                opened => Some(opened.map(|file| (aside, file))),
+            }
+        })
+        .ok_or(io::ErrorKind::AlreadyExists)??;
+    io::Write::write_all(&mut copy, &torn)?;
+    copy.sync_all()?;
+    sync_directory(directory)?;
+    file.set_len(end)?;
+    file.sync_all()?;
+    Ok(aside)
+}
+
+/// Writes a stretch of a file over itself and syncs it: what an earlier process wrote but could
+/// not sync may sit in the page cache only, marked as clean.
+pub fn write_over(directory: &Path, name: &str, start: u64) -> io::Result<()> {
+    let mut file = OpenOptions::new().read(true).write(true).open(directory.join(name))?;
+    let mut offset = start;
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        file.seek(SeekFrom::Start(offset))?;
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            return file.sync_all();
+        }
+        file.write_all_at(&buffer[..read], offset)?;
+        offset += read as u64;
+    }
+}
+
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
