@@ -62,6 +62,17 @@ impl fmt::Display for Amount {
     }
 }
 
+/// A sum of amounts, in centavos; it may be nothing, and more than one amount can be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Centavos(pub i64);
+
+/// Pesos with two decimals and no separator.
+impl fmt::Display for Centavos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Decimal::new(self.0, 2).fmt(f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

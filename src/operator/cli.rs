@@ -50,6 +50,24 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t)]
         output: Output,
     },
+    /// Check database and tape against each other, line by line
+    Verify {
+        /// Compare business dates from this one on, as yyyy-MM-dd
+        #[arg(long, value_parser = BusinessDate::parse)]
+        from: Option<BusinessDate>,
+        /// Compare business dates up to this one
+        #[arg(long, value_parser = BusinessDate::parse)]
+        to: Option<BusinessDate>,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Make a new database from the tape; the daemon must be stopped
+    Rebuild {
+        /// Do so although the tape is damaged: what its bad lines told will be missing
+        #[arg(long)]
+        despite_damage: bool,
+    },
     /// The configuration
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -276,7 +276,8 @@ fn complete_birth(step: &Transaction<'_>, line: &Line) -> Result<bool, Unmet> {
     Ok(false)
 }
 
-fn birth(connection: &Connection) -> rusqlite::Result<(Birth, i64)> {
+/// What the database says of its own birth, and the line that tells of it.
+pub fn birth(connection: &Connection) -> rusqlite::Result<(Birth, i64)> {
     connection.query_row("SELECT mode, epoch, line FROM store", [], |row| {
         Ok((Birth { mode: row.get(0)?, epoch: row.get(1)? }, row.get(2)?))
     })
@@ -295,7 +296,7 @@ fn complete_collection(step: &Transaction<'_>, line: &Line, mode: Mode) -> Resul
             row.entry.sequence, line.number
         ))),
         Some(_) => Ok(false),
-        None if collections::is_recorded(step, number)? => {
+        None if collections::by_sequence(step, number)?.is_some() => {
             let damage = format!("collection {number} cannot be found by contract and receipt");
             Err(Unmet::Impossible(AgreeError::Damaged(damage)))
         }

@@ -70,7 +70,8 @@ pub struct Variant {
 /// The columns that [`entry`] reads, in its order.
 pub const COLUMNS: &str = "collection.sequence, contract, receipt, amount, phone, collected_at, \
      channel, accepted_at, business_date, flags, caller, branch, key_id, peer, \
-     client_certificate, form, body_digest, amount_text, contract_field, unknown_fields, digest, line";
+     client_certificate, form, body_digest, amount_text, contract_field, unknown_fields, digest, \
+     line";
 
 /// Looks up what bears on a confirmation.
 pub fn history(
@@ -231,11 +232,15 @@ pub fn by_identity(
         .optional()
 }
 
-/// Whether there is a row with this number.
-pub fn is_recorded(connection: &Connection, sequence: Sequence) -> rusqlite::Result<bool> {
+/// The row with this number.
+pub fn by_sequence(
+    connection: &Connection,
+    sequence: Sequence,
+) -> rusqlite::Result<Option<EntryRow>> {
     connection
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM collection WHERE sequence = ?1)")?
-        .query_row([sequence], |row| row.get(0))
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM collection WHERE sequence = ?1"))?
+        .query_row([sequence], entry)
+        .optional()
 }
 
 /// How often an entry was confirmed again, if it was.

@@ -13,6 +13,8 @@ mod schema;
 mod tape;
 
 pub mod reader;
+pub mod rebuild;
+pub mod verify;
 pub mod writer;
 
 use std::fmt;
@@ -26,6 +28,11 @@ pub use writer::{Receipt, Recorded, Store, Unavailable, Writing};
 /// The database inside a state directory.
 pub fn database_path(state_dir: &Path) -> PathBuf {
     state_dir.join("tilld.db")
+}
+
+/// Makes what was created, renamed or removed in a directory durable.
+fn sync_directory(directory: &Path) -> std::io::Result<()> {
+    std::fs::File::open(directory)?.sync_all()
 }
 
 /// What to do about a damaged or lost database.

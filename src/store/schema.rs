@@ -29,16 +29,15 @@ const VERSION: u8 = MIGRATIONS.len() as u8;
 /// this mode.
 ///
 /// The caller must hold the state directory's lock.
-pub fn open_for_writing(state_dir: &Path, mode: Mode) -> Result<Connection, OpenError> {
+pub fn open_for_writing(path: &Path, mode: Mode) -> Result<Connection, OpenError> {
     if rusqlite::version_number() < SQLITE_VERSION_MIN {
         let message = format!("SQLite {} is too old; 3.51.3 is needed", rusqlite::version());
         return Err(OpenError::new(OpenErrorKind::Mismatch, message));
     }
-    let path = database_path(state_dir);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(&path, flags)?;
+    let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(64);
     persist_wal(&connection)?;

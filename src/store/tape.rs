@@ -17,6 +17,7 @@
 //!
 //! This module formats, appends and reads lines. What they mean is for others.
 
+use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
@@ -26,6 +27,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
+use super::sync_directory;
 use crate::domain::provenance::Digest;
 use crate::domain::time::{AcceptedAt, BusinessDate};
 
@@ -279,12 +281,13 @@ impl Tape {
         let Told { line, at, what, record } = told;
         let what = what.as_str();
         let previous = self.last_digest;
-        self.pending += &format!(
+        let _ = write!(
+            self.pending,
             "{{\"line\":{line},\"at\":\"{at}\",\"what\":\"{what}\",\"record\":{record},\
              \"previous\":\"{previous}\""
         );
         let check = check(&self.pending[start..]);
-        self.pending += &format!(",\"check\":\"{check}\"}}");
+        let _ = write!(self.pending, ",\"check\":\"{check}\"}}");
         self.last_digest = Digest(Sha256::digest(&self.pending[start..]).into());
         self.pending.push('\n');
         self.pending_last = Some((*line, start));
@@ -385,8 +388,4 @@ pub fn write_over(directory: &Path, name: &str, start: u64) -> io::Result<()> {
         file.write_all_at(&buffer[..read], offset)?;
         offset += read as u64;
     }
-}
-
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
 }

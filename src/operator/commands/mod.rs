@@ -3,10 +3,12 @@
 mod books;
 mod cert;
 mod check;
+mod witnesses;
 
 use super::Failure;
 use super::cli::{CertCommand, Command, ConfigCommand};
 use crate::config::Config;
+use crate::store::verify::Range;
 
 /// Carries out a command that needs no daemon in this process; `None` when it is not one.
 pub fn run(command: &Command, config: &Config) -> Option<Result<(), Failure>> {
@@ -15,6 +17,10 @@ pub fn run(command: &Command, config: &Config) -> Option<Result<(), Failure>> {
         Command::List(args) => books::list(config, args),
         Command::Refusals { limit, output } => books::refusals(config, *limit, *output),
         Command::Show { reference, output } => books::show(config, reference, *output),
+        Command::Verify { from, to, output } => {
+            witnesses::verify(config, Range { from: *from, to: *to }, *output)
+        }
+        Command::Rebuild { despite_damage } => witnesses::rebuild(config, *despite_damage),
         Command::Config(ConfigCommand::Check) => check::config_check(config),
         Command::Cert(CertCommand::Show { pem }) => cert::show(config, *pem),
     })

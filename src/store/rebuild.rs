@@ -1,0 +1,218 @@
+//! A new database from the tape alone, put in place of the old one, which is moved aside.
+//!
+//! The daemon must be stopped: whoever calls holds the state directory's lock.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::record;
+use super::tape::{self, Line, Lines, Place, What};
+use super::verify::{Range, verify_with};
+use super::{
+    OpenError, OpenErrorKind, agree, collections, database_path, outbox, refusals, schema,
+};
+use super::{sync_directory, writer};
+use crate::domain::contract::Mode;
+use crate::domain::provenance::Digest;
+use crate::domain::time::AcceptedAt;
+use crate::system::clock;
+
+/// Lines in one transaction.
+const BATCH_LINES: usize = 10_000;
+
+/// What was rebuilt.
+#[derive(Debug)]
+pub struct Rebuilt {
+    /// Collections in the new database.
+    pub collections: i64,
+    /// What of the tape could not be used, in words.
+    pub damage: Vec<String>,
+    /// Where the old files lie now.
+    pub moved_aside: Vec<PathBuf>,
+}
+
+/// Rebuilds the database of a state directory. A damaged tape is refused, because what its bad
+/// lines told would be missing, unless `despite_damage`.
+pub fn rebuild(state_dir: &Path, despite_damage: bool) -> Result<Rebuilt, OpenError> {
+    let _lock = writer::lock(state_dir)?;
+    rebuild_locked(state_dir, despite_damage)
+}
+
+/// As [`rebuild`], for a caller that holds the lock.
+pub fn rebuild_locked(state_dir: &Path, despite_damage: bool) -> Result<Rebuilt, OpenError> {
+    let path = state_dir.join("tilld.db.rebuilding");
+    remove_database(&path).map_err(|error| OpenError::inaccessible(&path, error))?;
+    let directory = tape::directory(state_dir);
+    let (connection, damage) = fill(&path, &directory)?;
+    if !damage.is_empty() && !despite_damage {
+        let message = format!(
+            "the tape is damaged, so a database made from it would lack what its bad lines told:\
+             \n  {}\n`tilld rebuild --despite-damage` makes it all the same",
+            damage.join("\n  ")
+        );
+        return Err(OpenError::new(OpenErrorKind::Damaged, message));
+    }
+    let collections = collections::last_sequence(&connection)?;
+    if damage.is_empty() {
+        let verified =
+            verify_with(&connection, &directory, Range::default(), false, &mut |_, _| {})?;
+        if !verified.is_ok() {
+            let message = format!(
+                "the new database does not fit the tape:\n  {}",
+                verified.differences.join("\n  ")
+            );
+            return Err(OpenError::new(OpenErrorKind::Damaged, message));
+        }
+    }
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    connection.close().map_err(|(_, error)| error)?;
+    let moved_aside = put_in_place(state_dir, &path)
+        .map_err(|error| OpenError::inaccessible(state_dir, error))?;
+    Ok(Rebuilt { collections, damage, moved_aside })
+}
+
+/// Whether a database is gone whose tape is still there.
+pub fn is_lost(state_dir: &Path) -> io::Result<bool> {
+    if database_path(state_dir).exists() {
+        return Ok(false);
+    }
+    let directory = tape::directory(state_dir);
+    for name in tape::files(&directory)? {
+        if fs::metadata(directory.join(name))?.len() > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Reads the whole tape into a new database.
+fn fill(path: &Path, directory: &Path) -> Result<(Connection, Vec<String>), OpenError> {
+    let unreadable = |error| OpenError::inaccessible(directory, error);
+    let mut damage = Vec::new();
+    let mut mode = None;
+    let mut connection: Option<Connection> = None;
+    let mut batch = Vec::with_capacity(BATCH_LINES);
+    let mut end = (0, Place { file: String::new(), start: 0, end: 0 }, Digest([0; 32]));
+    for name in tape::files(directory).map_err(unreadable)? {
+        for scanned in Lines::open(directory, &name, 0).map_err(unreadable)? {
+            let scanned = scanned.map_err(unreadable)?;
+            let Some(line) = scanned.line else {
+                damage.push(format!("{name}: at byte {} stands no good line", scanned.place.start));
+                end.2 = scanned.digest;
+                continue;
+            };
+            if line.number != end.0 + 1 || line.previous != end.2 {
+                damage.push(format!("{name}: line {} does not follow line {}", line.number, end.0));
+            }
+            if mode.is_none() {
+                mode = Some(mode_of(&line)?);
+            }
+            end = (line.number.max(end.0), scanned.place, scanned.digest);
+            batch.push(line);
+            if batch.len() == BATCH_LINES {
+                write(&mut connection, path, mode, &mut batch, &mut damage)?;
+            }
+        }
+    }
+    write(&mut connection, path, mode, &mut batch, &mut damage)?;
+    let connection = connection.ok_or_else(|| {
+        let message = format!("there is no tape in {} to rebuild from", directory.display());
+        OpenError::new(OpenErrorKind::Damaged, message)
+    })?;
+    connection.execute("UPDATE store SET line = ?1", [end.0 + 1])?;
+    agree::set_mark(&connection, (end.0, &end.1, end.2))?;
+    Ok((connection, damage))
+}
+
+/// A tape begins with the birth of its first database.
+fn mode_of(first: &Line) -> Result<Mode, OpenError> {
+    let birth = record::birth(&first.record).ok().filter(|_| first.what == What::Store);
+    match birth.as_ref().map(|birth| birth.mode.as_str()) {
+        Some("live") => Ok(Mode::Live),
+        Some("sandbox") => Ok(Mode::Sandbox),
+        _ => {
+            let message = "the tape does not begin with the birth of a database";
+            Err(OpenError::new(OpenErrorKind::Damaged, message))
+        }
+    }
+}
+
+fn write(
+    connection: &mut Option<Connection>,
+    path: &Path,
+    mode: Option<Mode>,
+    batch: &mut Vec<Line>,
+    damage: &mut Vec<String>,
+) -> Result<(), OpenError> {
+    let Some(mode) = mode else { return Ok(()) };
+    if connection.is_none() {
+        *connection = Some(schema::open_for_writing(path, mode)?);
+    }
+    let Some(connection) = connection else { return Ok(()) };
+    let step = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for line in batch.drain(..) {
+        let written = match line.what {
+            What::Store => Ok(()),
+            What::Collection => write_collection(&step, &line, mode),
+            What::Refusal => write_refusal(&step, &line),
+        };
+        if let Err(error) = written {
+            damage.push(format!("line {} cannot be taken over: {error}", line.number));
+        }
+    }
+    step.commit()?;
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+    Ok(())
+}
+
+fn write_collection(
+    step: &Connection,
+    line: &Line,
+    mode: Mode,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let entry = record::entry(&line.record)?;
+    collections::insert(step, &entry, &line.record, line.number)?;
+    if mode == Mode::Live {
+        outbox::insert(step, entry.sequence)?;
+    }
+    Ok(())
+}
+
+fn write_refusal(step: &Connection, line: &Line) -> Result<(), Box<dyn std::error::Error>> {
+    Ok(refusals::insert(step, &record::refusal(&line.record)?, line.number)?)
+}
+
+/// The WAL goes aside first: a WAL beside a database that is not its own would be played into it.
+fn put_in_place(state_dir: &Path, new: &Path) -> io::Result<Vec<PathBuf>> {
+    let stamp = AcceptedAt::new(clock::now()).unix_ms();
+    let mut moved_aside = Vec::new();
+    for name in ["tilld.db-wal", "tilld.db-shm", "tilld.db"] {
+        let old = state_dir.join(name);
+        if old.exists() {
+            let aside = state_dir.join(format!("{name}.before-{stamp}"));
+            fs::rename(&old, &aside)?;
+            moved_aside.push(aside);
+        }
+    }
+    sync_directory(state_dir)?;
+    fs::File::open(new)?.sync_all()?;
+    fs::rename(new, database_path(state_dir))?;
+    remove_database(new)?;
+    sync_directory(state_dir)?;
+    Ok(moved_aside)
+}
+
+fn remove_database(path: &Path) -> io::Result<()> {
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        match fs::remove_file(&name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,342 @@
+//! Checks everything: the tape's chain and checksums, each line against its row, each row against
+//! its line and its digest, and the sums of each day from both.
+//!
+//! Reads only, in small pages, with the daemon up or down; mends nothing.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::record;
+use super::tape::{self, Line, Lines, What};
+use super::{OpenError, agree, collections, refusals, schema, writer};
+use crate::domain::amount::Amount;
+use crate::domain::provenance::Digest;
+use crate::domain::time::BusinessDate;
+
+/// Rows read at a time; a read transaction lasts no longer.
+const PAGE_ROWS: usize = 500;
+
+/// So many differences are named; the rest is counted.
+const DIFFERENCES_NAMED_MAX: usize = 1000;
+
+/// Lines between two reports of progress.
+const PROGRESS_LINES: u64 = 1000;
+
+/// What the check found.
+#[derive(Debug, Default)]
+pub struct Verified {
+    /// Lines on the tape.
+    pub lines: u64,
+    /// What does not fit, in words, at most 1,000 of them.
+    pub differences: Vec<String>,
+    /// How many differences there are.
+    pub differences_count: usize,
+    /// Count and sum of each business date from both witnesses.
+    pub days: BTreeMap<BusinessDate, Day>,
+}
+
+/// One business date.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Day {
+    /// As the database has it.
+    pub database: Sum,
+    /// As the tape has it.
+    pub tape: Sum,
+}
+
+/// A number of collections and their sum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    /// How many.
+    pub count: u64,
+    /// Centavos.
+    pub centavos: i64,
+}
+
+impl Sum {
+    fn add(&mut self, amount: Amount) {
+        self.count += 1;
+        self.centavos += amount.centavos();
+    }
+}
+
+/// The business dates that are compared; the tape's chain is always checked whole.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Range {
+    /// The first.
+    pub from: Option<BusinessDate>,
+    /// The last.
+    pub to: Option<BusinessDate>,
+}
+
+impl Range {
+    fn has(self, date: BusinessDate) -> bool {
+        self.from.is_none_or(|from| date >= from) && self.to.is_none_or(|to| date <= to)
+    }
+}
+
+/// Checks a state directory. `progress` hears the bytes of tape read so far, and of all.
+pub fn verify(
+    state_dir: &Path,
+    range: Range,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Verified, OpenError> {
+    // Asked first: what is committed later may not stand on the tape yet while a daemon runs.
+    let is_daemon_running = writer::is_locked(state_dir);
+    let connection = schema::open_for_reading(state_dir)?;
+    verify_with(&connection, &tape::directory(state_dir), range, is_daemon_running, progress)
+}
+
+/// As [`verify`], with a database that is open already.
+pub fn verify_with(
+    connection: &Connection,
+    directory: &Path,
+    range: Range,
+    is_daemon_running: bool,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Verified, OpenError> {
+    let mut check = Check {
+        connection,
+        range,
+        found: Verified::default(),
+        seen: Lineup::default(),
+        last: (0, Digest([0; 32])),
+    };
+    check.read_tape(directory, is_daemon_running, progress)?;
+    check.read_rows(is_daemon_running)?;
+    Ok(check.found)
+}
+
+/// Which line numbers were seen, one bit each.
+#[derive(Default)]
+struct Lineup(Vec<u64>);
+
+impl Lineup {
+    fn add(&mut self, line: i64) {
+        let Ok(line) = usize::try_from(line) else { return };
+        if self.0.len() <= line / 64 {
+            self.0.resize(line / 64 + 1, 0);
+        }
+        self.0[line / 64] |= 1 << (line % 64);
+    }
+
+    fn has(&self, line: i64) -> bool {
+        let Ok(line) = usize::try_from(line) else { return false };
+        self.0.get(line / 64).is_some_and(|bits| bits & (1 << (line % 64)) != 0)
+    }
+}
+
+struct Check<'a> {
+    connection: &'a Connection,
+    range: Range,
+    found: Verified,
+    seen: Lineup,
+    /// Number and digest of the line before.
+    last: (i64, Digest),
+}
+
+impl Check<'_> {
+    fn differs(&mut self, what: String) {
+        self.found.differences_count += 1;
+        if self.found.differences.len() < DIFFERENCES_NAMED_MAX {
+            self.found.differences.push(what);
+        }
+    }
+
+    fn read_tape(
+        &mut self,
+        directory: &Path,
+        is_daemon_running: bool,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<(), OpenError> {
+        let unreadable = |error| OpenError::inaccessible(directory, error);
+        let files = tape::files(directory).map_err(unreadable)?;
+        let mut sizes = Vec::new();
+        for name in &files {
+            let size = std::fs::metadata(directory.join(name)).map_err(unreadable)?.len();
+            sizes.push(size);
+        }
+        let total = sizes.iter().sum();
+        let mut done = 0;
+        for (name, size) in files.iter().zip(sizes) {
+            for scanned in Lines::open(directory, name, 0).map_err(unreadable)? {
+                let scanned = scanned.map_err(unreadable)?;
+                if scanned.place.end > size {
+                    // Written since the look at the size.
+                    break;
+                }
+                let is_last = scanned.place.end == size && Some(name) == files.last();
+                match &scanned.line {
+                    Some(line) => self.check_line(name, line),
+                    // The daemon may be in the middle of writing it.
+                    None if is_last && is_daemon_running => {}
+                    None => self.differs(format!(
+                        "{name}: at byte {} stands no good line",
+                        scanned.place.start
+                    )),
+                }
+                self.last.1 = scanned.digest;
+                self.found.lines += 1;
+                if self.found.lines.is_multiple_of(PROGRESS_LINES) {
+                    progress(done + scanned.place.end, total);
+                }
+            }
+            done += size;
+            progress(done, total);
+        }
+        Ok(())
+    }
+
+    fn check_line(&mut self, name: &str, line: &Line) {
+        let number = line.number;
+        if line.previous != self.last.1 {
+            self.differs(format!("{name}: line {number} does not follow the line before it"));
+        }
+        if number != self.last.0 + 1 {
+            self.differs(format!("{name}: line {number} stands behind line {}", self.last.0));
+        }
+        self.last.0 = number;
+        self.seen.add(number);
+        let difference = match line.what {
+            What::Store => self.check_birth(line),
+            What::Collection => self.check_collection(line),
+            What::Refusal => self.check_refusal(line),
+        };
+        match difference {
+            Ok(None) => {}
+            Ok(Some(difference)) => self.differs(difference),
+            Err(error) => {
+                self.differs(format!("line {number} cannot be compared with its row: {error}"));
+            }
+        }
+    }
+
+    fn check_birth(&self, line: &Line) -> rusqlite::Result<Option<String>> {
+        let (birth, row_line) = agree::birth(self.connection)?;
+        let differs = row_line == line.number && record::birth(&line.record) != Ok(birth);
+        Ok(differs.then(|| format!("line {} tells of another database", line.number)))
+    }
+
+    fn check_collection(&mut self, line: &Line) -> rusqlite::Result<Option<String>> {
+        let number = line.number;
+        let Ok(told) = record::entry(&line.record) else {
+            return Ok(Some(format!("the record of line {number} cannot be read")));
+        };
+        if !self.range.has(told.business_date) {
+            return Ok(None);
+        }
+        let collection = &told.confirmation.collection;
+        self.found.days.entry(told.business_date).or_default().tape.add(collection.amount);
+        let sequence = told.sequence;
+        // Found as the writer finds it, so that its index is checked as well.
+        Ok(match collections::by_identity(self.connection, collection)? {
+            None => Some(format!(
+                "collection {sequence} (contract {}, receipt {}, {} pesos) of line {number} is \
+                 not in the database",
+                collection.contract, collection.receipt, collection.amount
+            )),
+            Some(row) if !row.is_intact => {
+                Some(format!("collection {sequence} was altered in the database"))
+            }
+            Some(row) if record::of_entry(&row.entry) != line.record => Some(format!(
+                "collection {} in the database differs from line {number}",
+                row.entry.sequence
+            )),
+            Some(row) if row.line != number => {
+                Some(format!("line {number} tells again of collection {sequence}"))
+            }
+            Some(_) => None,
+        })
+    }
+
+    fn check_refusal(&self, line: &Line) -> rusqlite::Result<Option<String>> {
+        let number = line.number;
+        let Ok(told) = record::refusal(&line.record) else {
+            return Ok(Some(format!("the record of line {number} cannot be read")));
+        };
+        Ok(match refusals::by_id(self.connection, told.id)? {
+            None => Some(format!("refusal {} of line {number} is not in the database", told.id)),
+            Some(row) if record::of_refusal(&row.as_first()) != line.record => {
+                Some(format!("refusal {} in the database differs from line {number}", told.id))
+            }
+            Some(_) => None,
+        })
+    }
+
+    /// Whether a row's line should have been seen: a running daemon may still be writing it.
+    fn misses(&self, line: i64, is_daemon_running: bool) -> bool {
+        !self.seen.has(line) && (!is_daemon_running || line <= self.last.0)
+    }
+
+    fn read_rows(&mut self, is_daemon_running: bool) -> Result<(), OpenError> {
+        let mut after = 0;
+        loop {
+            let page = match collections::page_after(self.connection, after, PAGE_ROWS) {
+                Ok(page) => page,
+                Err(error) if error.sqlite_error_code().is_none() => {
+                    self.name_unreadable(after);
+                    after += i64::try_from(PAGE_ROWS).unwrap_or(i64::MAX);
+                    continue;
+                }
+                Err(error) => {
+                    self.differs(format!("behind collection {after}: {error}"));
+                    break;
+                }
+            };
+            if page.is_empty() {
+                break;
+            }
+            for row in page {
+                let entry = &row.entry;
+                for missing in after + 1..entry.sequence {
+                    self.differs(format!("collection {missing} is not in the database"));
+                }
+                after = entry.sequence;
+                let is_missed = self.misses(row.line, is_daemon_running);
+                if !self.range.has(entry.business_date) || (!self.seen.has(row.line) && !is_missed)
+                {
+                    continue;
+                }
+                let amount = entry.confirmation.collection.amount;
+                self.found.days.entry(entry.business_date).or_default().database.add(amount);
+                if is_missed {
+                    self.differs(format!(
+                        "collection {after} (line {}) is not on the tape",
+                        row.line
+                    ));
+                }
+            }
+        }
+        let mut after = 0;
+        loop {
+            let page = refusals::page_after(self.connection, after, PAGE_ROWS)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.id;
+            for row in page {
+                if self.misses(row.line, is_daemon_running) {
+                    let (id, line) = (row.id, row.line);
+                    self.differs(format!("refusal {id} (line {line}) is not on the tape"));
+                }
+            }
+        }
+    }
+
+    /// Of a page with a row that is none, which one it is.
+    fn name_unreadable(&mut self, after: i64) {
+        let page = i64::try_from(PAGE_ROWS).unwrap_or(i64::MAX);
+        for sequence in after + 1..=after + page {
+            if let Err(error) = collections::by_sequence(self.connection, sequence) {
+                self.differs(format!("collection {sequence} cannot be read: {error}"));
+            }
+        }
+    }
+}
+
+impl Verified {
+    /// Whether nothing differs.
+    pub fn is_ok(&self) -> bool {
+        self.differences_count == 0
+    }
+}
