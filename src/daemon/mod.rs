@@ -1,5 +1,6 @@
 //! The composition root: builds the parts, runs them, and ends them in order.
 
+mod checks;
 mod demo;
 mod serve;
 

@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
+use super::checks;
 use crate::config::{Config, ReplyCode};
 use crate::endpoint::{Callers, Endpoint, Rules};
 use crate::net::listener::{self, Limits};
@@ -68,6 +69,7 @@ pub async fn serve(
     }
     log::info!("listening on {address}, mode {}", config.mode.as_str());
     let _ = ready.send(address);
+    checks::start(config.state_dir.clone())?;
 
     let Writing { thread, failed } = writing;
     let endpoint = Arc::new(Endpoint::new(rules(config), callers, store));

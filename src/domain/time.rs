@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime, TimeDelta, Utc};
+use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime, SecondsFormat, TimeDelta, Utc};
 
 use super::Invalid;
 
@@ -61,7 +61,7 @@ impl CollectedAt {
 
 impl fmt::Display for CollectedAt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.format("%Y-%m-%d %H:%M:%S").fmt(f)
+        self.0.fmt(f)
     }
 }
 
@@ -102,7 +102,7 @@ impl AcceptedAt {
 /// RFC 3339 with +08:00 and milliseconds.
 impl fmt::Display for AcceptedAt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.format("%Y-%m-%dT%H:%M:%S%.3f%:z").fmt(f)
+        f.write_str(&self.0.to_rfc3339_opts(SecondsFormat::Millis, false))
     }
 }
 
@@ -121,7 +121,7 @@ impl BusinessDate {
 
 impl fmt::Display for BusinessDate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.format("%Y-%m-%d").fmt(f)
+        self.0.fmt(f)
     }
 }
 

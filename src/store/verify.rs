@@ -105,7 +105,7 @@ pub fn verify_with(
         last: (0, Digest([0; 32])),
     };
     check.read_tape(directory, is_daemon_running, progress)?;
-    check.read_rows(is_daemon_running)?;
+    check.read_rows(is_daemon_running, progress)?;
     Ok(check.found)
 }
 
@@ -270,9 +270,15 @@ impl Check<'_> {
         !self.seen.has(line) && (!is_daemon_running || line <= self.last.0)
     }
 
-    fn read_rows(&mut self, is_daemon_running: bool) -> Result<(), OpenError> {
+    fn read_rows(
+        &mut self,
+        is_daemon_running: bool,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<(), OpenError> {
         let mut after = 0;
         loop {
+            // All of the tape is read; whoever paces this check is heard on.
+            progress(1, 1);
             let page = match collections::page_after(self.connection, after, PAGE_ROWS) {
                 Ok(page) => page,
                 Err(error) if error.sqlite_error_code().is_none() => {

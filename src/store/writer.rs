@@ -494,16 +494,13 @@ impl Writer {
 
 fn log_report(report: &Report) {
     if report.rows_completed > 0 {
-        log::warn!(
-            "{} rows that the database had lost were completed from the tape",
-            report.rows_completed
-        );
+        log::warn!("rows completed from the tape in the database: {}", report.rows_completed);
     }
-    if !report.lines_missing.is_empty() {
-        log::warn!(
-            "{} lines that the tape did not have yet are completed from the database",
-            report.lines_missing.len()
-        );
+    // The birth of a database is always told at the start that follows it.
+    let lines_completed = report.lines_missing.iter().filter(|told| told.what != What::Store);
+    match lines_completed.count() {
+        0 => {}
+        count => log::warn!("lines completed from the database on the tape: {count}"),
     }
     for file in &report.set_aside {
         log::warn!("a torn end of the tape was set aside as {file}");

@@ -1,0 +1,61 @@
+//! The daily check of both witnesses, at low priority, beside a serving daemon.
+
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use crate::store::verify::{self, Range};
+use crate::system::clock;
+
+/// From one check to the next. The first begins with the daemon: after a power cut is when damage
+/// is most likely.
+const INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A check rests so many times as long as it works, so that cashiers do not notice it.
+const REST_FACTOR: u32 = 4;
+
+/// The lowest priority that Linux knows.
+const NICENESS: i32 = 19;
+
+/// So many differences go to the log; `tilld verify` tells the others.
+const DIFFERENCES_LOGGED_MAX: usize = 20;
+
+/// Starts the checks; they end with the process, since they only read.
+pub fn start(state_dir: PathBuf) -> std::io::Result<()> {
+    thread::Builder::new().name("check".to_owned()).spawn(move || {
+        // Without the lower priority a check is only less polite.
+        let _ = rustix::process::nice(NICENESS);
+        loop {
+            check(&state_dir);
+            thread::sleep(INTERVAL);
+        }
+    })?;
+    Ok(())
+}
+
+fn check(state_dir: &std::path::Path) {
+    let mut working_since = clock::monotonic();
+    let verified = verify::verify(state_dir, Range::default(), &mut |_, _| {
+        thread::sleep(working_since.elapsed() * REST_FACTOR);
+        working_since = clock::monotonic();
+    });
+    match verified {
+        Ok(verified) if verified.is_ok() => {
+            log::info!(
+                TILLD_EVENT = "verified";
+                "database and tape agree: {} lines checked", verified.lines
+            );
+        }
+        Ok(verified) => {
+            for difference in verified.differences.iter().take(DIFFERENCES_LOGGED_MAX) {
+                log::error!(TILLD_EVENT = "difference"; "damage: {difference}");
+            }
+            log::error!(
+                "{} differences between database and tape: `tilld verify` names them; call \
+                 support before anything is deleted",
+                verified.differences_count
+            );
+        }
+        Err(error) => log::error!("database and tape could not be checked: {error}"),
+    }
+}
