@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use clap::Parser as _;
+
 fn main() -> ExitCode {
-    tilld::daemon::run(&tilld::operator::cli::Cli::parse_or_exit())
+    tilld::daemon::run(&tilld::operator::cli::Cli::parse())
 }

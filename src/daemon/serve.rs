@@ -3,7 +3,7 @@
 //! Start: log, store, callers, TLS, socket. End: stop accepting, drain, let the writer finish,
 //! flush the log. What was accepted is answered.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use super::checks;
 use crate::config::{Config, ReplyCode};
 use crate::endpoint::{Callers, Endpoint, Rules};
 use crate::net::listener::{self, Limits};
-use crate::net::tls::{self, ServerTls, TlsError};
+use crate::net::tls::{self, ServerTls};
 use crate::operator::{Exit, Failure};
 use crate::skypay::reply::CodeForm;
 use crate::store::{Store, Writing};
@@ -55,11 +55,14 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
     rustix::process::umask(FileMode::from_raw_mode(UMASK));
-    limits::raise_open_files()?;
+    if let Err(error) = limits::raise_open_files() {
+        log::warn!("the limit of open files cannot be raised: {error}");
+    }
     make_state_dir(&config.state_dir)?;
     let callers = Callers::load(&config.callers)?;
-    let tls = server_tls(config)?;
+    // Takes the lock: whatever else is made in the state directory is made once.
     let (store, writing) = Store::open(&config.state_dir, config.mode, config.disk_reserve)?;
+    let tls = server_tls(config)?;
     let listener = listen(config.endpoint.listen).await?;
     let address = listener.local_addr()?;
 
@@ -85,7 +88,18 @@ pub async fn serve(
         }
     };
     let drained = listener::serve(listener, tls.config, limits, endpoint, shutdown).await;
-    log::info!("stopped: {} connections ended, {} were cut", drained.finished, drained.cut);
+    let counts = drained.counts;
+    log::info!(
+        "stopped: {} connections ended, {} were cut; since the start {} were served, {} timed out, \
+         {} made room, {} were turned away, {} did not speak TLS",
+        drained.finished,
+        drained.cut,
+        counts.seated,
+        counts.timed_out,
+        counts.made_room,
+        counts.turned_away,
+        counts.plain
+    );
     // The last handle to the store is gone with the endpoint, so the writer ends by itself.
     let _ = tokio::task::spawn_blocking(move || thread.join()).await;
     if storage_failed {
@@ -107,9 +121,14 @@ fn rules(config: &Config) -> Rules {
     }
 }
 
-/// The package makes the state directory; without it, it is made here.
+/// The package makes the state directory; without it, it is made here, and made durable.
 fn make_state_dir(state_dir: &Path) -> Result<(), Failure> {
-    DirBuilder::new().recursive(true).mode(0o750).create(state_dir).map_err(|error| {
+    if state_dir.is_dir() {
+        return Ok(());
+    }
+    let made = DirBuilder::new().recursive(true).mode(0o750).create(state_dir);
+    let parent = state_dir.parent().unwrap_or(Path::new("/"));
+    made.and_then(|()| File::open(parent)?.sync_all()).map_err(|error| {
         let message = format!("state_dir {} cannot be made: {error}", state_dir.display());
         Failure::new(Exit::Error, message)
     })
@@ -117,23 +136,29 @@ fn make_state_dir(state_dir: &Path) -> Result<(), Failure> {
 
 fn server_tls(config: &Config) -> Result<ServerTls, Failure> {
     let wanted = &config.endpoint.tls;
-    let loaded = match &wanted.files {
-        Some(files) => {
-            tls::load(&files.certificate, &files.private_key, wanted.client_ca.as_deref())
-        }
-        None => self_signed(config, &wanted.names),
+    let (certificate, private_key) = if let Some(files) = &wanted.files {
+        (files.certificate.clone(), files.private_key.clone())
+    } else {
+        let directory = config.self_signed_dir();
+        make_certificate(&directory, &certificate_names(&wanted.names))?;
+        (directory.join(tls::CERTIFICATE_FILE), directory.join(tls::KEY_FILE))
     };
+    let loaded = tls::load(&certificate, &private_key, wanted.client_ca.as_deref());
     loaded.map_err(|error| Failure::new(Exit::Configuration, error.to_string()))
 }
 
-fn self_signed(config: &Config, names: &[String]) -> Result<ServerTls, TlsError> {
-    let directory = config.self_signed_dir();
-    if tls::ensure_self_signed(&directory, &certificate_names(names))? {
-        log::info!("made a self-signed certificate in {}", directory.display());
+/// Makes the self-signed certificate at the first start. What the machine refuses, such as room on
+/// the disk, is tried again by the next start; wrong names are not.
+fn make_certificate(directory: &Path, names: &[String]) -> Result<(), Failure> {
+    match tls::ensure_self_signed(directory, names) {
+        Ok(true) => log::info!("made a self-signed certificate in {}", directory.display()),
+        Ok(false) => {}
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            return Err(Failure::new(Exit::Configuration, error.to_string()));
+        }
+        Err(error) => return Err(Failure::new(Exit::Error, error.to_string())),
     }
-    let certificate = directory.join(tls::CERTIFICATE_FILE);
-    let client_ca = config.endpoint.tls.client_ca.as_deref();
-    tls::load(&certificate, &directory.join(tls::KEY_FILE), client_ca)
+    Ok(())
 }
 
 /// Under which names a till may reach this machine; the interfaces are not asked, because their

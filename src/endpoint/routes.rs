@@ -22,7 +22,7 @@ use crate::domain::contract::{ContractPolicy, Mode, Prefix};
 use crate::domain::decision::Rule;
 use crate::domain::flags::Flags;
 use crate::domain::provenance::{Confirmation, Digest, Form, Provenance};
-use crate::net::listener::{self, Peer};
+use crate::net::listener::{self, Peer, Turn};
 use crate::skypay::cipher::Password;
 use crate::skypay::reply::{Code, CodeForm, Reply};
 use crate::skypay::request::{Request, Terms, form_of};
@@ -76,27 +76,25 @@ impl Endpoint {
         Endpoint { rules, callers, store, throttle: Throttle::default() }
     }
 
-    /// From a complete body to a reply. `named` is the caller's name in the path.
+    /// From a complete body to a reply; `None` when it is not known who sent it. `named` is the
+    /// caller's name in the path.
     async fn collect(
         &self,
         peer: &Peer,
         headers: &HeaderMap,
         named: Option<&str>,
         body: &[u8],
-    ) -> Answer<'_> {
+    ) -> Option<Answer<'_>> {
         let form = form_of(body);
         let opened = match form {
             Form::Json => None,
-            Form::Encrypted => match self.callers.open(body) {
-                Some(opened) => Some(opened),
-                None => return self.verification_failed(peer).await,
-            },
+            Form::Encrypted => Some(self.callers.open(body)?),
         };
         let password = opened.as_ref().map(|opened| opened.password);
         let text = opened.as_ref().map_or(body, |opened| opened.text.as_bytes());
         let request = match Request::parse(text) {
             Ok(request) => request,
-            Err(malformed) => return Answer::new(malformed.into(), password),
+            Err(malformed) => return Some(Answer::new(malformed.into(), password)),
         };
         let circumstances = Circumstances {
             peer: peer.address,
@@ -104,9 +102,7 @@ impl Endpoint {
             named,
             branch: headers.get(BRANCH_HEADER).and_then(|value| value.to_str().ok()),
         };
-        let Some((caller, key_id)) = self.callers.verify(&request, &circumstances) else {
-            return self.verification_failed(peer).await;
-        };
+        let (caller, key_id) = self.callers.verify(&request, &circumstances)?;
         let provenance = Provenance {
             caller: caller.user_name.clone(),
             branch: caller.branch.clone(),
@@ -127,7 +123,7 @@ impl Endpoint {
             Ok((reply, _)) => Ok(reply),
             Err(unavailable) => Err(unavailable),
         };
-        Answer::of(outcome, password)
+        Some(Answer::of(outcome, password))
     }
 
     /// What a caller's values are held against. What a branch relays was already answered 1000.
@@ -180,6 +176,7 @@ impl Endpoint {
             provenance: provenance.clone(),
             code: reply.code().number(),
             description: reply.description().to_owned(),
+            contract: request.contract_text().map(str::to_owned),
             text: request.kept_text(),
             flags,
         };
@@ -194,7 +191,7 @@ impl Endpoint {
         Ok(reply)
     }
 
-    async fn verification_failed(&self, peer: &Peer) -> Answer<'_> {
+    async fn verification_failed(&self, peer: &Peer, turn: &Turn) -> Answer<'_> {
         let delay = self.throttle.wrong_key(peer.address, clock::monotonic());
         if delay.is_zero() {
             log::warn!(
@@ -203,6 +200,7 @@ impl Endpoint {
                 peer.address
             );
         } else {
+            turn.hold();
             tokio::time::sleep(delay).await;
         }
         Answer::new(Reply::verification_failed(), None)
@@ -229,7 +227,12 @@ impl Endpoint {
 }
 
 impl listener::Service for Endpoint {
-    async fn answer(&self, peer: &Peer, request: HttpRequest<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(
+        &self,
+        peer: &Peer,
+        turn: &Turn,
+        request: HttpRequest<Incoming>,
+    ) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
         let named = match route(head.uri.path()) {
             Route::Collect => None,
@@ -248,8 +251,13 @@ impl listener::Service for Endpoint {
             return text_response(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
         }
         match read_body(body).await {
+            Ok(_) if !turn.begin() => closing(StatusCode::SERVICE_UNAVAILABLE, "too busy\n"),
             Ok(body) => {
-                let answer = self.collect(peer, &head.headers, named.as_deref(), &body).await;
+                let headers = &head.headers;
+                let answer = match self.collect(peer, headers, named.as_deref(), &body).await {
+                    Some(answer) => answer,
+                    None => self.verification_failed(peer, turn).await,
+                };
                 self.respond(&answer)
             }
             Err(refused) => refused.response(),
@@ -311,17 +319,15 @@ enum BodyRefused {
 impl BodyRefused {
     /// After a body that was not read to its end the connection cannot be used again.
     fn response(&self) -> Response<Full<Bytes>> {
-        let mut response = match self {
+        match self {
             BodyRefused::TooLarge => {
-                text_response(StatusCode::PAYLOAD_TOO_LARGE, "the body is over 16 KiB\n")
+                closing(StatusCode::PAYLOAD_TOO_LARGE, "the body is over 16 KiB\n")
             }
             BodyRefused::TooSlow => {
-                text_response(StatusCode::REQUEST_TIMEOUT, "the body took over 10 seconds\n")
+                closing(StatusCode::REQUEST_TIMEOUT, "the body took over 10 seconds\n")
             }
-            BodyRefused::Broken => text_response(StatusCode::BAD_REQUEST, "the body broke off\n"),
-        };
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        response
+            BodyRefused::Broken => closing(StatusCode::BAD_REQUEST, "the body broke off\n"),
+        }
     }
 }
 
@@ -366,6 +372,13 @@ fn text_response(status: StatusCode, text: &'static str) -> Response<Full<Bytes>
     *response.status_mut() = status;
     let text_plain = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, text_plain);
+    response
+}
+
+/// As [`text_response`], on a connection that ends with it.
+fn closing(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+    let mut response = text_response(status, text);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 

@@ -89,12 +89,30 @@ pub struct Peer {
 
 /// What answers requests.
 pub trait Service: Send + Sync + 'static {
-    /// Answers one request. It bounds the time itself, and the body that it reads.
+    /// Answers one request. It bounds the time itself, and the body that it reads. Until it calls
+    /// [`Turn::begin`] its connection may be closed to make room for others.
     fn answer(
         &self,
         peer: &Peer,
+        turn: &Turn,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+}
+
+/// A request's claim to be answered.
+pub struct Turn(Arc<Seat>);
+
+impl Turn {
+    /// From now on this connection is not closed to make room: what was asked is being done. False
+    /// when it was told to leave already; then nothing may be begun.
+    pub fn begin(&self) -> bool {
+        self.0.enter(Phase::Busy)
+    }
+
+    /// The answer is held back on purpose; meanwhile whoever is in need may have the place.
+    pub fn hold(&self) {
+        self.0.enter(Phase::Body);
+    }
 }
 
 /// How serving ended, for one line in the log.
@@ -307,10 +325,11 @@ async fn answer<S: Service>(
     service: Arc<S>,
     request: Request<Incoming>,
 ) -> io::Result<Response<Full<Bytes>>> {
-    if !seat.enter(Phase::Busy) {
+    if !seat.enter(Phase::Body) {
         return Err(io::Error::other("it was told to leave before its request was complete"));
     }
-    let mut response = service.answer(&peer, request).await;
+    let turn = Turn(Arc::clone(&seat));
+    let mut response = service.answer(&peer, &turn, request).await;
     if seat.draining() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -353,7 +372,7 @@ async fn within_bounds<F: Future>(seat: &Seat, mut work: Pin<&mut F>) -> Option<
     .await
 }
 
-/// How long a connection may be in its phase. What is being answered has no bound here: its
+/// How long a connection may be in its phase. What is with the service has no bound here: the
 /// service has, and a commit on a slow disk is worth waiting for.
 fn time_allowed(standing: Standing) -> Option<Duration> {
     match standing.phase {
@@ -361,7 +380,7 @@ fn time_allowed(standing: Standing) -> Option<Duration> {
         Phase::Head => Some(HEAD_TIME),
         Phase::Idle if standing.draining => Some(DRAIN_GRACE),
         Phase::Idle => Some(IDLE_TIME),
-        Phase::Busy | Phase::Leaving => None,
+        Phase::Body | Phase::Busy | Phase::Leaving => None,
     }
 }
 

@@ -43,6 +43,8 @@ pub(super) enum Phase {
     Idle,
     /// A request's first byte has come, its head is not complete.
     Head,
+    /// A request is with the service, which reads its body or holds its answer back.
+    Body,
     /// A request is being answered. Never closed to make room, and under no deadline of ours.
     Busy,
     /// It was told to leave and takes no further request.
@@ -281,19 +283,20 @@ mod tests {
 
     #[test]
     fn the_longest_in_its_phase_makes_room_whatever_the_phase() {
-        let seats = seats(3, 3);
-        let [handshaking, reading, idle] = [(); 3].map(|()| seat(&seats, STRANGER));
+        let seats = seats(4, 4);
+        let [handshaking, reading, idle, body] = [(); 4].map(|()| seat(&seats, STRANGER));
         reading.enter(Phase::Idle);
         reading.enter(Phase::Head);
         idle.enter(Phase::Idle);
-        for longest in [handshaking, reading, idle] {
+        body.enter(Phase::Body);
+        for longest in [handshaking, reading, idle, body] {
             assert!(matches!(seats.offer_now(TILL), Offer::Wait));
             assert_eq!(phase(&longest), Phase::Leaving);
             assert!(matches!(seats.offer_now(TILL), Offer::Wait), "one leaves, not two");
             drop(longest);
             std::mem::forget(seat(&seats, TILL));
         }
-        assert_eq!(seats.counts().made_room, 3);
+        assert_eq!(seats.counts().made_room, 4);
     }
 
     #[test]

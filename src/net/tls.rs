@@ -77,30 +77,33 @@ pub struct Certificate {
     pub pem: String,
 }
 
-/// Makes a self-signed certificate for these names and addresses in a new directory, unless the
-/// directory is there. True when it was made now. A power cut leaves all of it or nothing.
+/// Makes a self-signed certificate for these names and addresses in a new directory, unless it is
+/// there. True when it was made now. A power cut leaves all of it or nothing. An error of kind
+/// `InvalidInput` means that the names are wrong, any other one that the machine refuses.
 ///
 /// It is valid from 2000 to the end of 2049, because branch clocks are wrong. It is no CA: whoever
 /// trusts it trusts this server alone, and clients that verify it as both root and leaf take it.
-pub fn ensure_self_signed(dir: &Path, names: &[String]) -> Result<bool, TlsError> {
-    if dir.exists() {
+pub fn ensure_self_signed(dir: &Path, names: &[String]) -> io::Result<bool> {
+    // An empty directory is replaced by the new one.
+    if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
         return Ok(false);
     }
-    let failed = |problem: String, remedy| TlsError { path: dir.to_owned(), problem, remedy };
     let (certificate, key) = self_signed(names).map_err(|error| {
-        failed(
-            format!("no certificate can be made for the names {names:?}: {error}"),
-            "correct the names: DNS names in ASCII, or addresses",
-        )
+        let message = format!(
+            "no certificate can be made for the names {names:?}: {error}; correct the names: DNS \
+             names in ASCII, or addresses"
+        );
+        io::Error::new(io::ErrorKind::InvalidInput, message)
     })?;
-    write_whole(dir, &[(CERTIFICATE_FILE, &certificate, 0o644), (KEY_FILE, &key, 0o600)]).map_err(
-        |error| {
-            failed(
-                format!("the self-signed certificate cannot be written: {error}"),
-                "give the daemon's user the right to write there, and room on the disk",
-            )
-        },
-    )?;
+    let files = [(CERTIFICATE_FILE, &*certificate, 0o644), (KEY_FILE, &*key, 0o600)];
+    write_whole(dir, &files).map_err(|error| {
+        let message = format!(
+            "{}: the self-signed certificate cannot be written: {error}; give the daemon's user \
+             the right to write there, and room on the disk",
+            dir.display()
+        );
+        io::Error::new(error.kind(), message)
+    })?;
     Ok(true)
 }
 
@@ -139,7 +142,7 @@ pub fn load(
              P-384, or Ed25519",
         )
     })?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     config.ticketer = ring::Ticketer::new().map_err(|error| {
         failed(private_key, error, "the kernel gives no randomness; start again")
     })?;

@@ -35,6 +35,9 @@ pub enum Command {
     List(ListArgs),
     /// List refused confirmations, newest first: a cashier may hold that cash
     Refusals {
+        /// Of this contract
+        #[arg(long)]
+        contract: Option<String>,
         /// At most so many
         #[arg(long, default_value_t = 50)]
         limit: usize,
@@ -132,11 +135,4 @@ pub enum Output {
     Jsonl,
     /// With a header line, safe to open in a spreadsheet
     Csv,
-}
-
-impl Cli {
-    /// Parses the command line; help, version and usage errors (exit 2) end the process.
-    pub fn parse_or_exit() -> Cli {
-        Cli::parse()
-    }
 }

@@ -61,6 +61,7 @@ impl From<OpenError> for Failure {
         let exit = match error.kind {
             OpenErrorKind::Mismatch => Exit::Configuration,
             OpenErrorKind::Damaged => Exit::BadData,
+            OpenErrorKind::Forbidden => Exit::Permission,
             OpenErrorKind::Inaccessible => Exit::Error,
         };
         Failure::new(exit, error.to_string())

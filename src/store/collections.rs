@@ -1,5 +1,6 @@
 //! The books: recorded collections, and how often each was confirmed again.
 
+use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 
 use super::columns::{optional_text, parsed, peer, text};
@@ -215,7 +216,7 @@ pub fn page_after(
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM collection WHERE sequence > ?1 ORDER BY sequence LIMIT ?2"
         ))?
-        .query_map((after, i64::try_from(limit).unwrap_or(i64::MAX)), entry)?
+        .query_map((after, limit), entry)?
         .collect()
 }
 
@@ -270,8 +271,16 @@ pub fn variants(connection: &Connection, sequence: Sequence) -> rusqlite::Result
         .collect()
 }
 
-/// Reads a row of [`COLUMNS`].
+/// Reads a row of [`COLUMNS`]; one that cannot be read is named.
 pub fn entry(row: &Row<'_>) -> rusqlite::Result<EntryRow> {
+    let sequence: Sequence = row.get(0)?;
+    readable_entry(row).map_err(|error| {
+        let damage = format!("collection {sequence} is damaged: {error}");
+        rusqlite::Error::FromSqlConversionFailure(0, Type::Integer, damage.into())
+    })
+}
+
+fn readable_entry(row: &Row<'_>) -> rusqlite::Result<EntryRow> {
     let entry = Entry {
         sequence: row.get(0)?,
         confirmation: Confirmation {

@@ -53,6 +53,8 @@ pub enum OpenErrorKind {
     Mismatch,
     /// The database contradicts itself.
     Damaged,
+    /// This user may not read it.
+    Forbidden,
     /// Another daemon has it, or the file system refuses.
     Inaccessible,
 }
@@ -88,8 +90,9 @@ impl std::error::Error for OpenError {}
 impl From<rusqlite::Error> for OpenError {
     fn from(error: rusqlite::Error) -> OpenError {
         use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-        let kind = match error.sqlite_error_code() {
-            Some(DatabaseCorrupt | NotADatabase) => OpenErrorKind::Damaged,
+        let kind = match (error.sqlite_error_code(), &error) {
+            (Some(DatabaseCorrupt | NotADatabase), _)
+            | (_, rusqlite::Error::FromSqlConversionFailure(..)) => OpenErrorKind::Damaged,
             _ => OpenErrorKind::Inaccessible,
         };
         let mut message = format!("the database cannot be used: {error}");

@@ -78,7 +78,7 @@ impl Reader {
         before: Option<Sequence>,
         limit: usize,
     ) -> Result<Vec<Listed>, OpenError> {
-        let limit = i64::try_from(limit.min(PAGE_ROWS)).unwrap_or(i64::MAX);
+        let limit = limit.min(PAGE_ROWS);
         let before = before.unwrap_or(Sequence::MAX);
         let day = filter.day.map(|day| day.to_string());
         let flag = filter.flag.map(|flag| format!("%,{},%", flag.as_str()));
@@ -116,24 +116,26 @@ impl Reader {
             collections::COLUMNS,
         );
         let mut statement = self.connection.prepare_cached(&sql)?;
-        let limit = i64::try_from(STORIES_MAX).unwrap_or(i64::MAX);
-        let rows = statement.query_map((reference, sequence, limit), collections::entry)?;
+        let rows = statement.query_map((reference, sequence, STORIES_MAX), collections::entry)?;
         rows.map(|row| self.story(self.listed(row?)?)).collect()
     }
 
-    /// At most `limit` kept refusals, newest first, whose number is lower than `before`.
+    /// At most `limit` kept refusals, newest first, whose number is lower than `before`; of one
+    /// contract or of all.
     pub fn refusals(
         &self,
+        contract: Option<&str>,
         before: Option<i64>,
         limit: usize,
     ) -> Result<Vec<KeptRefusal>, OpenError> {
-        let limit = i64::try_from(limit.min(PAGE_ROWS)).unwrap_or(i64::MAX);
         let sql = format!(
-            "SELECT {} FROM refusal WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
+            "SELECT {} FROM refusal WHERE id < ?1 AND (?2 IS NULL OR contract = ?2)
+             ORDER BY id DESC LIMIT ?3",
             refusals::COLUMNS,
         );
+        let bound = (before.unwrap_or(i64::MAX), contract, limit.min(PAGE_ROWS));
         let mut statement = self.connection.prepare_cached(&sql)?;
-        let rows = statement.query_map((before.unwrap_or(i64::MAX), limit), refusals::kept)?;
+        let rows = statement.query_map(bound, refusals::kept)?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
@@ -156,17 +158,8 @@ impl Reader {
 
     fn story(&self, listed: Listed) -> Result<Story, OpenError> {
         let variants = collections::variants(&self.connection, listed.entry.sequence)?;
-        let sql = format!(
-            "SELECT {} FROM refusal
-             WHERE coalesce(json_extract(text, '$.contractNumber'),
-                            json_extract(text, '$.controlNumber')) = ?1
-             ORDER BY id",
-            refusals::COLUMNS,
-        );
         let contract = listed.entry.confirmation.collection.contract.as_str();
-        let mut statement = self.connection.prepare_cached(&sql)?;
-        let refusals =
-            statement.query_map([contract], refusals::kept)?.collect::<rusqlite::Result<_>>()?;
+        let refusals = self.refusals(Some(contract), None, PAGE_ROWS)?;
         Ok(Story { listed, variants, refusals })
     }
 }

@@ -22,6 +22,8 @@ pub struct Refused {
     pub code: i32,
     /// The answer's text.
     pub description: String,
+    /// The contract number that it named, valid or not.
+    pub contract: Option<String>,
     /// What was said, without user name and key: a JSON object.
     pub text: String,
     /// What is unusual about it.
@@ -54,7 +56,7 @@ pub struct KeptRefusal {
 
 /// The columns that [`kept`] reads, in its order.
 pub const COLUMNS: &str = "id, caller, branch, key_id, peer, client_certificate, form, \
-     body_digest, code, description, text, flags, first_at, line, last_at, count";
+     body_digest, code, description, contract, text, flags, first_at, line, last_at, count";
 
 /// Keeps a refusal, or counts it when it is one that is already kept or one too many of its day.
 /// Gives what is to stand on the tape in this line.
@@ -112,15 +114,15 @@ fn admit(connection: &Connection, refused: &Refused, now: AcceptedAt) -> rusqlit
 /// Writes a refusal down that stands on the tape in this line.
 pub fn insert(connection: &Connection, refusal: &FirstRefusal, line: i64) -> rusqlite::Result<()> {
     let FirstRefusal { id, refused, first_at } = refusal;
-    let Refused { provenance, code, description, text, flags } = refused;
+    let Refused { provenance, code, description, contract, text, flags } = refused;
     connection
         .prepare_cached(
             "INSERT INTO refusal (
                  id, caller, branch, key_id, peer, client_certificate, form, body_digest, code,
-                 description, text, flags, first_at, line, last_at, count)
+                 description, contract, text, flags, first_at, line, last_at, count)
              VALUES (
                  :id, :caller, :branch, :key_id, :peer, :client_certificate, :form, :body_digest,
-                 :code, :description, :text, :flags, :first_at, :line, :first_at, 1)",
+                 :code, :description, :contract, :text, :flags, :first_at, :line, :first_at, 1)",
         )?
         .execute(named_params! {
             ":id": id,
@@ -133,6 +135,7 @@ pub fn insert(connection: &Connection, refusal: &FirstRefusal, line: i64) -> rus
             ":body_digest": provenance.body_digest.0,
             ":code": code,
             ":description": description,
+            ":contract": contract,
             ":text": text,
             ":flags": flags.to_string(),
             ":first_at": first_at.unix_ms(),
@@ -151,7 +154,7 @@ pub fn page_after(
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM refusal WHERE id > ?1 ORDER BY id LIMIT ?2"
         ))?
-        .query_map((after, i64::try_from(limit).unwrap_or(i64::MAX)), kept)?
+        .query_map((after, limit), kept)?
         .collect()
 }
 
@@ -167,7 +170,7 @@ pub fn by_id(connection: &Connection, id: i64) -> rusqlite::Result<Option<KeptRe
 pub fn kept(row: &Row<'_>) -> rusqlite::Result<KeptRefusal> {
     Ok(KeptRefusal {
         id: row.get(0)?,
-        line: row.get(13)?,
+        line: row.get(14)?,
         refused: Refused {
             provenance: Provenance {
                 caller: text(row, 1, UserName::parse)?,
@@ -180,16 +183,17 @@ pub fn kept(row: &Row<'_>) -> rusqlite::Result<KeptRefusal> {
             },
             code: row.get(8)?,
             description: row.get(9)?,
-            text: row.get(10)?,
-            flags: text(row, 11, Flags::parse)?,
+            contract: row.get(10)?,
+            text: row.get(11)?,
+            flags: text(row, 12, Flags::parse)?,
         },
-        first_at: parsed(row, 12, AcceptedAt::from_unix_ms)?,
-        last_at: parsed(row, 14, AcceptedAt::from_unix_ms)?,
-        count: row.get(15)?,
+        first_at: parsed(row, 13, AcceptedAt::from_unix_ms)?,
+        last_at: parsed(row, 15, AcceptedAt::from_unix_ms)?,
+        count: row.get(16)?,
     })
 }
 
-/// How many refusals of each caller and day were only counted, because too many came.
+/// How many refusals were only counted, because too many came from one caller on one day.
 pub fn beyond(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("SELECT coalesce(sum(beyond), 0) FROM refusal_day", [], |row| row.get(0))
 }

@@ -13,7 +13,7 @@ use crate::system::entropy;
 const APPLICATION_ID: i32 = 0x7469_6c64;
 
 /// Readers wait this long for a checkpoint that is resetting the WAL.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The oldest SQLite without the WAL-reset bug, in which a commit could be overwritten.
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
@@ -39,6 +39,7 @@ pub fn open_for_writing(path: &Path, mode: Mode) -> Result<Connection, OpenError
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    check_version(&connection)?;
     connection.set_prepared_statement_cache_capacity(64);
     persist_wal(&connection)?;
     set_pragmas(&connection)?;
@@ -50,10 +51,15 @@ pub fn open_for_writing(path: &Path, mode: Mode) -> Result<Connection, OpenError
 /// Opens the database for reading only; works with the daemon up or down.
 pub fn open_for_reading(state_dir: &Path) -> Result<Connection, OpenError> {
     let path = database_path(state_dir);
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(&path, flags).map_err(|error| {
-        OpenError::inaccessible(&path, format!("{error}; has the daemon been started once?"))
+    std::fs::File::open(&path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::PermissionDenied => OpenError::new(
+            OpenErrorKind::Forbidden,
+            format!("{}: {error}; use sudo, or a user of the directory's group", path.display()),
+        ),
+        _ => OpenError::inaccessible(&path, format!("{error}; has the daemon been started once?")),
     })?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(&path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     if check_version(&connection)? < VERSION {
@@ -116,17 +122,20 @@ fn migrate(connection: &mut Connection, mode: Mode) -> Result<(), OpenError> {
 /// The schema version, if this program can read it.
 fn check_version(connection: &Connection) -> Result<u8, OpenError> {
     let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
-    let version: u8 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let is_empty: bool =
+        connection
+            .query_row("SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0))?;
     let mismatch = |message: String| Err(OpenError::new(OpenErrorKind::Mismatch, message));
-    if id != APPLICATION_ID && (id, version) != (0, 0) {
-        return mismatch("tilld.db is not a database of tilld".to_owned());
+    if id != APPLICATION_ID && !(is_empty && (id, version) == (0, 0)) {
+        return mismatch("tilld.db is not a database of tilld; nothing was changed".to_owned());
     }
-    if version > VERSION {
+    let Ok(version @ 0..=VERSION) = u8::try_from(version) else {
         return mismatch(format!(
             "the database was written by a newer tilld (schema {version}, this one knows \
              {VERSION}): install that version again; nothing was changed"
         ));
-    }
+    };
     Ok(version)
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::oneshot;
@@ -30,8 +30,8 @@ use crate::domain::provenance::{Confirmation, Provenance};
 use crate::domain::time::AcceptedAt;
 use crate::system::{clock, limits};
 
-/// Commands that may wait for the writer. One connection waits with at most one command, so this
-/// is more than `connections_max` of any sane configuration, and still only a few megabytes.
+/// Commands that may wait for the writer: four times the default `connections_max`, each of which
+/// waits with one command at the most, and still only a few megabytes.
 const QUEUE_COMMANDS_MAX: usize = 4096;
 
 /// Commands in one transaction: enough to share a sync widely, few enough to answer soon.
@@ -156,6 +156,7 @@ impl Store {
             tape: None,
             taped_sequence: 0,
             is_broken: false,
+            tried_at: clock::monotonic(),
             could_write: true,
             failed: Some(failed_sender),
             _lock: lock,
@@ -248,6 +249,8 @@ struct Writer {
     wal_pages: Arc<AtomicU32>,
     /// A write failed with an unknown outcome; the process must restart.
     is_broken: bool,
+    /// When it was last tried to recover what the earlier run left.
+    tried_at: Instant,
     /// Whether the last look found that new rows can be written; a change is logged.
     could_write: bool,
     failed: Option<oneshot::Sender<()>>,
@@ -274,7 +277,12 @@ struct Written {
 impl Writer {
     fn run(mut self, commands: &Receiver<Command>) {
         loop {
-            match commands.recv_timeout(RECOVERY_INTERVAL) {
+            let first = if self.tape.is_some() {
+                commands.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                commands.recv_timeout(RECOVERY_INTERVAL)
+            };
+            match first {
                 Ok(first) => {
                     let mut batch = vec![first];
                     batch.extend(commands.try_iter().take(BATCH_COMMANDS_MAX - 1));
@@ -299,7 +307,14 @@ impl Writer {
             Ok(written) => written,
             Err(error) => {
                 self.fail(&error);
-                batch.into_iter().for_each(Command::answer_failed);
+                let is_due_alone = !self.is_broken && batch.len() > 1 && is_of_one_command(&error);
+                for command in batch {
+                    if is_due_alone {
+                        self.serve(vec![command]);
+                    } else {
+                        command.answer_failed();
+                    }
+                }
                 return;
             }
         };
@@ -393,6 +408,9 @@ impl Writer {
             return;
         }
         if self.tape.is_none() {
+            if self.tried_at.elapsed() < RECOVERY_INTERVAL {
+                return;
+            }
             match self.recover() {
                 Ok(()) => {}
                 Err(AgreeError::Database(error)) => self.fail(&error),
@@ -422,6 +440,7 @@ impl Writer {
     /// but could not sync may still sit in the page cache only: copied and synced, it may be
     /// answered from.
     fn recover(&mut self) -> Result<(), AgreeError> {
+        self.tried_at = clock::monotonic();
         if let Err(reason) = self.empty_wal()? {
             if self.could_write {
                 log::error!(
@@ -456,14 +475,21 @@ impl Writer {
         Ok(())
     }
 
-    /// Empties the WAL into the database, or says why that must wait.
+    /// Copies the whole WAL into the database and syncs it, or says why that must wait.
     fn empty_wal(&self) -> Result<Result<(), &'static str>, AgreeError> {
-        let emptied = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
-            row.get::<_, i64>(0).map(|busy| busy == 0)
+        // A reader that will not go must not hold up those who are answered -1009 meanwhile.
+        self.connection.busy_timeout(Duration::ZERO)?;
+        let copied = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
+            let (busy, pages, copied): (bool, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok(!busy || (pages >= 0 && pages == copied))
         });
-        match emptied {
+        self.connection.busy_timeout(schema::BUSY_TIMEOUT)?;
+        match copied {
             Ok(true) => Ok(Ok(())),
-            Ok(false) => Ok(Err("another program holds the database open")),
+            Ok(false) => Ok(Err(
+                "another program reads an older state of tilld.db (`fuser -v` on it tells which): \
+                 close it",
+            )),
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
                 File::open(self.state_dir.join("tilld.db-wal"))?.sync_all()?;
                 Ok(Err("the disk is full"))
@@ -472,24 +498,41 @@ impl Writer {
         }
     }
 
-    /// A full disk is waited out. After any other write error the outcome is unknown.
+    /// What was rolled back and does not speak of the storage itself is answered -1009 and waited
+    /// out. After anything else the outcome is unknown.
     fn fail(&mut self, error: &rusqlite::Error) {
         let is_rolled_back = self.connection.is_autocommit();
-        if is_rolled_back && error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
-            log::error!("the disk is full; what was in hand was answered -1009: {error}");
-        } else {
-            self.break_down(error);
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) if is_rolled_back => {
+                log::error!("the disk is full; nothing is recorded until there is room: {error}");
+            }
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) if is_rolled_back => {
+                log::error!("another program has locked tilld.db for writing; close it: {error}");
+            }
+            _ if is_rolled_back && is_of_one_command(error) => {
+                log::error!("a command cannot be carried out and is answered -1009: {error}");
+            }
+            _ => self.break_down(error),
         }
     }
 
     /// This process has nothing more to say.
     fn break_down(&mut self, error: &dyn std::fmt::Display) {
-        log::error!("the storage failed; restarting, because only that is safe: {error}");
+        log::error!("the storage failed; only a restart is safe now: {error}");
         self.is_broken = true;
         if let Some(failed) = self.failed.take() {
             let _ = failed.send(());
         }
     }
+}
+
+/// Whether an error speaks of one command and the row it met, and not of the storage: one bad row
+/// must not silence the others.
+fn is_of_one_command(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        None | Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)
+    )
 }
 
 fn log_report(report: &Report) {

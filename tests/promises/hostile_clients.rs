@@ -85,6 +85,22 @@ fn an_endless_chunked_body_is_refused_at_its_bound() {
 }
 
 #[test]
+fn clients_that_hold_back_their_bodies_make_room_for_a_till_at_the_same_address() {
+    let site = Setup::live().prepare();
+    let daemon = site.start();
+    let holding: Vec<Till> = (0..300)
+        .map(|_| {
+            let mut stranger = daemon.till();
+            stranger.send(head("Content-Length: 400\r\n").as_bytes()).unwrap();
+            stranger.send(b"{").unwrap();
+            stranger
+        })
+        .collect();
+    assert_served(&daemon);
+    drop(holding);
+}
+
+#[test]
 fn a_chunked_confirmation_within_the_bound_is_taken() {
     let site = Setup::live().prepare();
     let daemon = site.start();

@@ -29,3 +29,6 @@ mod foreign_clients;
 
 #[cfg(test)]
 mod operating;
+
+#[cfg(test)]
+mod storage;

@@ -29,8 +29,17 @@ struct Probe {
 }
 
 impl Service for Probe {
-    async fn answer(&self, peer: &Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(
+        &self,
+        peer: &Peer,
+        turn: &Turn,
+        request: Request<Incoming>,
+    ) -> Response<Full<Bytes>> {
+        assert!(request.uri() == "/reading" || turn.begin());
         self.asked.send(peer.clone()).expect("the test listens");
+        if request.uri() == "/reading" {
+            self.released.acquire().await.expect("it is never closed").forget();
+        }
         if request.uri() == "/held" {
             self.released.acquire().await.expect("it is never closed").forget();
         }

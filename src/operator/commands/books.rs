@@ -69,14 +69,19 @@ pub fn list(config: &Config, args: &ListArgs) -> Result<(), Failure> {
 }
 
 /// `tilld refusals`
-pub fn refusals(config: &Config, limit: usize, output: Output) -> Result<(), Failure> {
+pub fn refusals(
+    config: &Config,
+    contract: Option<&str>,
+    limit: usize,
+    output: Output,
+) -> Result<(), Failure> {
     let reader = Reader::open(&config.state_dir)?;
     let out = BufWriter::new(io::stdout().lock());
     let mut printer = Printer::new(out, output, "refusals", REFUSAL_COLUMNS);
     let mut before = None;
     let mut left = limit;
     while left > 0 {
-        let page = reader.refusals(before, left)?;
+        let page = reader.refusals(contract, before, left)?;
         let Some(last) = page.last() else { break };
         before = Some(last.id);
         left -= page.len();
@@ -96,9 +101,16 @@ pub fn refusals(config: &Config, limit: usize, output: Output) -> Result<(), Fai
 
 /// `tilld show`
 pub fn show(config: &Config, reference: &str, output: Output) -> Result<(), Failure> {
-    let stories = Reader::open(&config.state_dir)?.stories(reference)?;
+    let reader = Reader::open(&config.state_dir)?;
+    let stories = reader.stories(reference)?;
     if stories.is_empty() {
-        let message = format!("no collection has the contract, receipt or number {reference}");
+        let refused = reader.refusals(Some(reference), None, 1)?;
+        let hint = match refused.first() {
+            Some(_) => format!("; but some were refused: tilld refusals --contract {reference}"),
+            None => String::new(),
+        };
+        let message =
+            format!("no collection has the contract, receipt or number {reference}{hint}");
         return Err(Failure::new(Exit::NotFound, message));
     }
     let out = BufWriter::new(io::stdout().lock());
@@ -222,6 +234,7 @@ fn refusal_row(kept: &KeptRefusal) -> Row {
         "id": kept.id,
         "code": refused.code,
         "description": refused.description,
+        "contract": refused.contract,
         "caller": refused.provenance.caller.as_str(),
         "branch": refused.provenance.branch.as_ref().map(BranchName::as_str),
         "count": kept.count,

@@ -15,7 +15,9 @@ pub fn run(command: &Command, config: &Config) -> Option<Result<(), Failure>> {
     Some(match command {
         Command::Serve | Command::Demo { .. } => return None,
         Command::List(args) => books::list(config, args),
-        Command::Refusals { limit, output } => books::refusals(config, *limit, *output),
+        Command::Refusals { contract, limit, output } => {
+            books::refusals(config, contract.as_deref(), *limit, *output)
+        }
         Command::Show { reference, output } => books::show(config, reference, *output),
         Command::Verify { from, to, output } => {
             witnesses::verify(config, Range { from: *from, to: *to }, *output)

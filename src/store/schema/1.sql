@@ -80,6 +80,7 @@ CREATE TABLE refusal (
     code        INTEGER NOT NULL,
     body_digest BLOB NOT NULL CHECK (length(body_digest) = 32),
     description TEXT NOT NULL,
+    contract    TEXT,          -- as it was named, valid or not
     text        TEXT NOT NULL, -- what it said, without userName and authentication
     flags       TEXT NOT NULL,
     branch      TEXT,
@@ -94,6 +95,7 @@ CREATE TABLE refusal (
 ) STRICT;
 
 CREATE UNIQUE INDEX refusal_identity ON refusal (caller, code, body_digest);
+CREATE INDEX refusal_contract ON refusal (contract);
 
 -- How many new rows a caller has caused on a day, and how many more were only counted.
 CREATE TABLE refusal_day (
