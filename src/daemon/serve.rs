@@ -24,6 +24,7 @@ use crate::net::tls::{self, ServerTls};
 use crate::operator::{Exit, Failure};
 use crate::skypay::reply::CodeForm;
 use crate::store::{Store, Writing};
+use crate::system::notify::{self, LongWork};
 use crate::system::{limits, logging};
 
 /// Files of the daemon are its own and its group's.
@@ -61,7 +62,9 @@ pub async fn serve(
     make_state_dir(&config.state_dir)?;
     let callers = Callers::load(&config.callers)?;
     // Takes the lock: whatever else is made in the state directory is made once.
+    let long_work = LongWork::begin("making database and tape agree");
     let (store, writing) = Store::open(&config.state_dir, config.mode, config.disk_reserve)?;
+    drop(long_work);
     let tls = server_tls(config)?;
     let listener = listen(config.endpoint.listen).await?;
     let address = listener.local_addr()?;
@@ -71,6 +74,7 @@ pub async fn serve(
         log::warn!("no caller is configured: every request is answered -1001");
     }
     log::info!("listening on {address}, mode {}", config.mode.as_str());
+    notify::ready(&format!("listening on {address}"));
     let _ = ready.send(address);
     checks::start(config.state_dir.clone())?;
 
@@ -86,6 +90,7 @@ pub async fn serve(
             () = stop => log::info!("stopping: open requests are answered first"),
             _ = failed => storage_failed = true,
         }
+        notify::stopping();
     };
     let drained = listener::serve(listener, tls.config, limits, endpoint, shutdown).await;
     let counts = drained.counts;

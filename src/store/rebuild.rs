@@ -74,10 +74,12 @@ pub fn rebuild_locked(state_dir: &Path, despite_damage: bool) -> Result<Rebuilt,
     Ok(Rebuilt { collections, damage, moved_aside })
 }
 
-/// Whether a database is gone whose tape is still there.
+/// Whether a database is gone, or empty, whose tape is still there.
 pub fn is_lost(state_dir: &Path) -> io::Result<bool> {
-    if database_path(state_dir).exists() {
-        return Ok(false);
+    match fs::metadata(database_path(state_dir)) {
+        Ok(database) if database.len() > 0 => return Ok(false),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
     let directory = tape::directory(state_dir);
     for name in tape::files(&directory)? {

@@ -366,9 +366,10 @@ impl Writer {
         let Some(tape) = &mut self.tape else { return };
         match tape.append(told, now.date()) {
             Ok(()) => self.taped_sequence = self.next_sequence - 1,
-            Err(AppendError::Refused(error)) => log::error!(
+            Err(AppendError::Refused(error)) if self.could_write => log::error!(
                 "the tape cannot be written, so new collections are answered -1009: {error}"
             ),
+            Err(AppendError::Refused(_)) => {}
             Err(AppendError::Unknown(error)) => self.break_down(&error),
         }
     }

@@ -4,3 +4,4 @@ pub mod clock;
 pub mod entropy;
 pub mod limits;
 pub mod logging;
+pub mod notify;
