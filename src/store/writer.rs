@@ -155,6 +155,7 @@ impl Store {
             next_line: 0,
             tape: None,
             taped_sequence: 0,
+            checkpointed_pages: 0,
             is_broken: false,
             tried_at: clock::monotonic(),
             could_write: true,
@@ -247,6 +248,8 @@ struct Writer {
     taped_sequence: Sequence,
     /// Pages in the WAL after the last commit.
     wal_pages: Arc<AtomicU32>,
+    /// Pages in the WAL at the last checkpoint, which a reader may have kept there.
+    checkpointed_pages: u32,
     /// A write failed with an unknown outcome; the process must restart.
     is_broken: bool,
     /// When it was last tried to recover what the earlier run left.
@@ -417,8 +420,16 @@ impl Writer {
                 Err(AgreeError::Database(error)) => self.fail(&error),
                 Err(error) => self.break_down(&error),
             }
-        } else if self.wal_pages.load(Ordering::Relaxed) >= CHECKPOINT_PAGES {
-            self.checkpoint();
+        } else {
+            let pages = self.wal_pages.load(Ordering::Relaxed);
+            if pages < self.checkpointed_pages {
+                // The WAL was begun anew since.
+                self.checkpointed_pages = 0;
+            }
+            if pages - self.checkpointed_pages >= CHECKPOINT_PAGES {
+                self.checkpoint();
+                self.checkpointed_pages = self.wal_pages.load(Ordering::Relaxed);
+            }
         }
     }
 
