@@ -235,7 +235,8 @@ pub enum AppendError {
 }
 
 impl Tape {
-    /// The tape that ends with this line. It goes on in the line's file if that is there.
+    /// The tape that ends with this line. It goes on in the line's file, unless that is gone or
+    /// does not end there.
     pub fn at_end(directory: PathBuf, line: i64, place: Place, digest: Digest) -> Tape {
         Tape {
             file: None,
@@ -246,7 +247,8 @@ impl Tape {
             pending: String::new(),
             pending_last: None,
             is_torn: false,
-            is_new_file_due: !directory.join(&place.file).is_file(),
+            is_new_file_due: !fs::metadata(directory.join(&place.file))
+                .is_ok_and(|file| file.is_file() && file.len() == place.end),
             last_place: place,
             directory,
         }
@@ -331,9 +333,12 @@ impl Tape {
         }
         let number = last.map_or(1, |(number, _)| number + 1);
         let name = format!("{number:06}-{today}.jsonl");
-        let mut make_directory = fs::DirBuilder::new();
-        make_directory.recursive(true).mode(0o750);
-        make_directory.create(&self.directory).map_err(AppendError::Refused)?;
+        if !self.directory.is_dir() {
+            let parent = self.directory.parent().unwrap_or(Path::new("/"));
+            let made = fs::DirBuilder::new().mode(0o750).create(&self.directory);
+            made.map_err(AppendError::Refused)?;
+            sync_directory(parent).map_err(AppendError::Unknown)?;
+        }
         let path = self.directory.join(&name);
         let file = OpenOptions::new().write(true).create_new(true).open(path);
         self.file = Some(file.map_err(AppendError::Refused)?);

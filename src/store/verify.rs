@@ -109,13 +109,18 @@ pub fn verify_with(
     Ok(check.found)
 }
 
+/// A tape has fewer lines than this; a number beyond it is not one of ours.
+const LINES_MAX: usize = 1 << 32;
+
 /// Which line numbers were seen, one bit each.
 #[derive(Default)]
 struct Lineup(Vec<u64>);
 
 impl Lineup {
     fn add(&mut self, line: i64) {
-        let Ok(line) = usize::try_from(line) else { return };
+        let Some(line) = usize::try_from(line).ok().filter(|line| *line < LINES_MAX) else {
+            return;
+        };
         if self.0.len() <= line / 64 {
             self.0.resize(line / 64 + 1, 0);
         }
