@@ -375,8 +375,8 @@ fn report_holes(mark: &Mark, seen: &HashSet<i64>, report: &mut Report) {
     }
     let rows: HashSet<i64> = inside.iter().chain(&behind).map(|told| told.line).collect();
     let last = behind.last().map_or(last_seen, |told| told.line.max(last_seen));
-    let lost = (mark.line + 1..=last).filter(|line| !seen.contains(line) && !rows.contains(line));
-    for line in lost.take(DAMAGE_NAMED_MAX) {
+    let untold = (mark.line + 1..=last).filter(|line| !seen.contains(line) && !rows.contains(line));
+    for line in untold.take(DAMAGE_NAMED_MAX) {
         report.damaged(format!("line {line} is in neither witness: what it told is lost"));
     }
     report.lines_missing = behind;
