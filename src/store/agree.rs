@@ -11,11 +11,11 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use sha2::{Digest as _, Sha256};
 
 use super::record::{self, Birth};
-use super::tape::{self, Line, Lines, Place, Tape, Told, What};
+use super::tape::{self, End, Line, Lines, Place, Scanned, Tape, Told, What};
 use super::{collections, outbox, refusals};
 use crate::domain::Invalid;
 use crate::domain::contract::Mode;
@@ -36,6 +36,14 @@ pub struct Mark {
     digest: Digest,
     sequence: i64,
     refusal: i64,
+}
+
+/// Nothing is known to agree.
+impl Default for Mark {
+    fn default() -> Mark {
+        let place = Place { file: String::new(), start: 0, end: 0 };
+        Mark { line: 0, place, digest: Digest([0; 32]), sequence: 0, refusal: 0 }
+    }
 }
 
 /// What was found and done.
@@ -74,6 +82,17 @@ impl From<io::Error> for AgreeError {
     }
 }
 
+impl AgreeError {
+    /// Whether room on the disk would mend it.
+    pub fn is_full(&self) -> bool {
+        match self {
+            AgreeError::Database(error) => error.sqlite_error_code() == Some(ErrorCode::DiskFull),
+            AgreeError::Tape(error) => error.kind() == io::ErrorKind::StorageFull,
+            AgreeError::Damaged(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for AgreeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -95,20 +114,55 @@ impl Report {
 /// Compares both witnesses behind the mark and completes the database. The tape that comes back
 /// lacks `lines_missing` still: they are to be appended.
 pub fn agree(connection: &mut Connection, directory: &Path) -> Result<(Tape, Report), AgreeError> {
-    let mark = mark(connection)?;
     let mut report = Report::default();
+    let mut mark = mark(connection)?;
+    if let Some(reason) = distrust(connection, directory, &mark)? {
+        // Whatever it vouched for is compared anew.
+        report.damaged(reason);
+        mark = Mark::default();
+    }
     let mut seen = HashSet::new();
     let step = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mode = mode(&step)?;
-    let end = read_behind(&mark, directory, &mut report, |line, report| {
+    let mut behind = read_behind(&mark, directory, &mut report, |line, report| {
         seen.insert(line.number);
         complete_row(&step, line, mode, report)
     })?;
     step.commit()?;
     report.lines_missing = rows_behind(connection, &mark, &seen)?;
     report_holes(&mark, &seen, &mut report);
-    let (line, place, digest) = end;
-    Ok((Tape::at_end(directory.to_owned(), line, place, digest), report))
+    settle_tail(directory, &mut behind, &mut report)?;
+    for name in &behind.changed {
+        let start = if *name == mark.place.file { mark.place.end } else { 0 };
+        tape::write_over(directory, name, start)?;
+    }
+    Ok((Tape::at_end(directory.to_owned(), behind.end), report))
+}
+
+/// Why the mark cannot be relied on, if so.
+fn distrust(
+    connection: &Connection,
+    directory: &Path,
+    mark: &Mark,
+) -> Result<Option<String>, AgreeError> {
+    if mark.line == 0 {
+        return Ok(None);
+    }
+    let file = &mark.place.file;
+    if !directory.join(file).is_file() {
+        return Ok(Some(format!("the tape's file {file} is missing")));
+    }
+    if !is_as_marked(mark, directory)? {
+        return Ok(Some(format!("line {} in {file} is not what it was", mark.line)));
+    }
+    let (sequence, refusal): (i64, i64) = connection.query_row(
+        "SELECT (SELECT coalesce(max(sequence), 0) FROM collection),
+                (SELECT coalesce(max(id), 0) FROM refusal)",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    let is_ahead = mark.sequence > sequence || mark.refusal > refusal;
+    Ok(is_ahead.then(|| "the database lacks rows that it had".to_owned()))
 }
 
 /// Reads the mark.
@@ -165,62 +219,102 @@ fn mode(connection: &Connection) -> rusqlite::Result<Mode> {
     Ok(if mode == Mode::Live.as_str() { Mode::Live } else { Mode::Sandbox })
 }
 
-/// Reads the good lines behind the mark; torn ends are set aside, and what stays is made durable.
-/// Gives the last line, its place and its digest.
+/// What stands on the tape behind the mark.
+struct Behind {
+    end: End,
+    /// Files in which something stands behind the mark.
+    changed: Vec<String>,
+    /// What is no good line at the end of the last file.
+    tail: Tail,
+}
+
+/// The end of a file behind its last good line.
+#[derive(Default)]
+struct Tail {
+    /// Bad stretches that end with a line feed: they may have been acknowledged.
+    whole: Vec<Scanned>,
+    /// Whether something follows that does not.
+    is_torn: bool,
+}
+
+/// Reads the good lines behind the mark.
 fn read_behind(
     mark: &Mark,
     directory: &Path,
     report: &mut Report,
     mut on_line: impl FnMut(&Line, &mut Report) -> Result<(), AgreeError>,
-) -> Result<(i64, Place, Digest), AgreeError> {
-    let mut end = (mark.line, mark.place.clone(), mark.digest);
-    let files = tape::files(directory)?;
-    if mark.line > 0 && !files.contains(&mark.place.file) {
-        report.damaged(format!("the tape's file {} is missing", mark.place.file));
-    }
-    for name in files.iter().filter(|name| **name >= mark.place.file) {
-        let is_marked = *name == mark.place.file;
-        let start = if is_marked { mark.place.end } else { 0 };
-        if is_marked && !is_as_marked(mark, directory)? {
-            report.damaged(format!("line {} in {name} is not what it was", mark.line));
-        }
-        let mut good_end = start;
-        let mut bad_since_good = Vec::new();
-        for scanned in Lines::open(directory, name, start)? {
+) -> Result<Behind, AgreeError> {
+    let file = (mark.place.file.clone(), mark.place.end);
+    let end = End { line: mark.line, place: mark.place.clone(), digest: mark.digest, file };
+    let mut behind = Behind { end, changed: Vec::new(), tail: Tail::default() };
+    for name in tape::files(directory)?.into_iter().filter(|name| *name >= mark.place.file) {
+        report_bad(&mut behind.tail, report);
+        let start = if name == mark.place.file { mark.place.end } else { 0 };
+        behind.end.file = (name.clone(), start);
+        for scanned in Lines::open(directory, &name, start)? {
             let scanned = scanned?;
-            let Some(line) = scanned.line else {
-                bad_since_good.push(format!("{name}, byte {}: no good line", scanned.place.start));
+            let Some(line) = &scanned.line else {
+                behind.tail.is_torn |= !scanned.is_whole;
+                behind.tail.whole.extend(scanned.is_whole.then_some(scanned));
                 continue;
             };
-            bad_since_good.drain(..).for_each(|bad| report.damaged(bad));
-            if line.previous != end.2 {
-                report.damaged(format!(
-                    "{name}: line {} does not follow what stands before it",
-                    line.number
-                ));
+            report_bad(&mut behind.tail, report);
+            if line.previous != behind.end.digest {
+                let number = line.number;
+                report.damaged(format!("{name}: line {number} does not follow the one before it"));
             }
-            on_line(&line, report)?;
-            good_end = scanned.place.end;
-            end = (line.number.max(end.0), scanned.place, scanned.digest);
+            on_line(line, report)?;
+            behind.end.line = line.number.max(behind.end.line);
+            behind.end.digest = scanned.digest;
+            behind.end.file.1 = scanned.place.end;
+            behind.end.place = scanned.place;
         }
-        if !bad_since_good.is_empty() {
-            report.set_aside.push(tape::set_aside(directory, name, good_end)?);
-        }
-        if good_end > start {
-            tape::write_over(directory, name, start)?;
-        }
-        if end.1.file != *name {
-            // A file that was begun, and nothing more.
-            end.1 = Place { file: name.clone(), start: good_end, end: good_end };
+        if behind.end.file.1 > start {
+            behind.changed.push(name);
         }
     }
-    Ok(end)
+    Ok(behind)
+}
+
+/// Names bad lines that others follow: they stay where they are.
+fn report_bad(tail: &mut Tail, report: &mut Report) {
+    for bad in std::mem::take(tail).whole {
+        report.damaged(format!("{}, byte {}: no good line", bad.place.file, bad.place.start));
+    }
+}
+
+/// Sets the end of the last file aside. Whole lines that were damaged there are set aside only
+/// when the database has what they told; otherwise they stay, so that nobody overlooks the loss.
+fn settle_tail(
+    directory: &Path,
+    behind: &mut Behind,
+    report: &mut Report,
+) -> Result<(), AgreeError> {
+    let tail = std::mem::take(&mut behind.tail);
+    let is_told_elsewhere = report.lines_missing.len() >= tail.whole.len();
+    if !is_told_elsewhere && let Some(last) = tail.whole.last() {
+        behind.end.digest = last.digest;
+        behind.end.file.1 = last.place.end;
+        report.damaged(format!(
+            "{} at the end of {} cannot be read and the database does not have them either",
+            tail.whole.len(),
+            last.place.file
+        ));
+    }
+    if tail.is_torn || (is_told_elsewhere && !tail.whole.is_empty()) {
+        let (name, length) = &behind.end.file;
+        report.set_aside.push(tape::set_aside(directory, name, *length)?);
+    }
+    Ok(())
 }
 
 /// Whether the marked line still stands where it stood.
 fn is_as_marked(mark: &Mark, directory: &Path) -> io::Result<bool> {
     let file = File::open(directory.join(&mark.place.file))?;
     let length = mark.place.end.saturating_sub(mark.place.start).saturating_sub(1);
+    if length > tape::LINE_BYTES_MAX {
+        return Ok(false);
+    }
     let mut line = vec![0; usize::try_from(length).unwrap_or(0)];
     match file.read_exact_at(&mut line, mark.place.start) {
         Ok(()) => Ok(Digest(Sha256::digest(&line).into()) == mark.digest),
@@ -270,8 +364,8 @@ impl From<Invalid> for Unmet {
 fn complete_birth(step: &Transaction<'_>, line: &Line) -> Result<bool, Unmet> {
     let (birth, row_line) = birth(step)?;
     if row_line == line.number && birth != record::birth(&line.record)? {
-        let what = format!("line {} tells of another database", line.number);
-        return Err(Unmet::Different(what));
+        let damage = format!("the tape's line {} tells of another database", line.number);
+        return Err(Unmet::Impossible(AgreeError::Damaged(damage)));
     }
     Ok(false)
 }
@@ -329,7 +423,7 @@ fn rows_behind(
     connection: &Connection,
     mark: &Mark,
     seen: &HashSet<i64>,
-) -> rusqlite::Result<Vec<Told>> {
+) -> Result<Vec<Told>, AgreeError> {
     let mut missing = Vec::new();
     let (birth, line) = birth(connection)?;
     if line > mark.line && !seen.contains(&line) {
@@ -341,6 +435,11 @@ fn rows_behind(
         let page = collections::page_after(connection, after, PAGE_ROWS)?;
         let Some(last) = page.last() else { break };
         after = last.entry.sequence;
+        if let Some(altered) = page.iter().find(|row| !row.is_intact) {
+            let sequence = altered.entry.sequence;
+            let damage = format!("collection {sequence} was altered after it was recorded");
+            return Err(AgreeError::Damaged(damage));
+        }
         missing.extend(page.iter().filter(|row| !seen.contains(&row.line)).map(|row| Told {
             line: row.line,
             at: row.entry.accepted_at,

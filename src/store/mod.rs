@@ -36,7 +36,8 @@ fn sync_directory(directory: &Path) -> std::io::Result<()> {
 }
 
 /// What to do about a damaged or lost database.
-const REBUILD: &str = "`tilld rebuild` makes a new one from the tape and moves this one aside";
+const REBUILD: &str =
+    "`tilld rebuild` makes a new one from the tape, if that is whole, and moves this one aside";
 
 /// Why a store cannot be opened, in words for the person who started the daemon.
 #[derive(Debug)]
@@ -64,13 +65,14 @@ impl OpenError {
         OpenError { kind, message: message.into() }
     }
 
-    fn of_agreement(state_dir: &Path, error: &AgreeError) -> OpenError {
+    fn of_agreement(state_dir: &Path, error: AgreeError) -> OpenError {
         match error {
             AgreeError::Damaged(damage) => OpenError::new(
                 OpenErrorKind::Damaged,
                 format!("the database in {} is damaged: {damage}; {REBUILD}", state_dir.display()),
             ),
-            other => OpenError::inaccessible(state_dir, other),
+            AgreeError::Database(error) => error.into(),
+            AgreeError::Tape(error) => OpenError::inaccessible(&tape::directory(state_dir), error),
         }
     }
 

@@ -36,17 +36,22 @@ pub struct Rebuilt {
 
 /// Rebuilds the database of a state directory. A damaged tape is refused, because what its bad
 /// lines told would be missing, unless `despite_damage`.
-pub fn rebuild(state_dir: &Path, despite_damage: bool) -> Result<Rebuilt, OpenError> {
+pub fn rebuild(state_dir: &Path, mode: Mode, despite_damage: bool) -> Result<Rebuilt, OpenError> {
     let _lock = writer::lock(state_dir)?;
-    rebuild_locked(state_dir, despite_damage)
+    rebuild_locked(state_dir, mode, despite_damage)
 }
 
 /// As [`rebuild`], for a caller that holds the lock.
-pub fn rebuild_locked(state_dir: &Path, despite_damage: bool) -> Result<Rebuilt, OpenError> {
+pub fn rebuild_locked(
+    state_dir: &Path,
+    mode: Mode,
+    despite_damage: bool,
+) -> Result<Rebuilt, OpenError> {
     let path = state_dir.join("tilld.db.rebuilding");
     remove_database(&path).map_err(|error| OpenError::inaccessible(&path, error))?;
     let directory = tape::directory(state_dir);
-    let (connection, damage) = fill(&path, &directory)?;
+    let (connection, last_line, mut damage) = fill(&path, &directory, mode)?;
+    damage.extend(ends_early(state_dir, last_line));
     if !damage.is_empty() && !despite_damage {
         let message = format!(
             "the tape is damaged, so a database made from it would lack what its bad lines told:\
@@ -55,7 +60,8 @@ pub fn rebuild_locked(state_dir: &Path, despite_damage: bool) -> Result<Rebuilt,
         );
         return Err(OpenError::new(OpenErrorKind::Damaged, message));
     }
-    let collections = collections::last_sequence(&connection)?;
+    let collections =
+        connection.query_row("SELECT count(*) FROM collection", [], |row| row.get(0))?;
     if damage.is_empty() {
         let verified =
             verify_with(&connection, &directory, Range::default(), false, &mut |_, _| {})?;
@@ -90,74 +96,69 @@ pub fn is_lost(state_dir: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Reads the whole tape into a new database.
-fn fill(path: &Path, directory: &Path) -> Result<(Connection, Vec<String>), OpenError> {
+/// What speaks against a tape that is good in itself: the old database, if it can be read, tells
+/// of later lines.
+fn ends_early(state_dir: &Path, last_line: i64) -> Option<String> {
+    let old = schema::open_for_reading(state_dir).ok()?;
+    let known = agree::last_line(&old).ok().filter(|known| *known > last_line)?;
+    Some(format!("the old database tells of lines up to {known}, the tape ends with {last_line}"))
+}
+
+/// Reads the whole tape into a new database. Gives its last line and what could not be used.
+fn fill(
+    path: &Path,
+    directory: &Path,
+    mode: Mode,
+) -> Result<(Connection, i64, Vec<String>), OpenError> {
     let unreadable = |error| OpenError::inaccessible(directory, error);
     let mut damage = Vec::new();
-    let mut mode = None;
-    let mut connection: Option<Connection> = None;
+    let mut connection = schema::open_for_writing(path, mode)?;
     let mut batch = Vec::with_capacity(BATCH_LINES);
     let mut end = (0, Place { file: String::new(), start: 0, end: 0 }, Digest([0; 32]));
+    let mut previous = end.2;
     for name in tape::files(directory).map_err(unreadable)? {
         for scanned in Lines::open(directory, &name, 0).map_err(unreadable)? {
             let scanned = scanned.map_err(unreadable)?;
             let Some(line) = scanned.line else {
-                damage.push(format!("{name}: at byte {} stands no good line", scanned.place.start));
-                end.2 = scanned.digest;
+                // A torn end was never acknowledged; the next start sets it aside.
+                if scanned.is_whole {
+                    let start = scanned.place.start;
+                    damage.push(format!("{name}: at byte {start} stands no good line"));
+                    previous = scanned.digest;
+                }
                 continue;
             };
-            if line.number != end.0 + 1 || line.previous != end.2 {
+            if line.number != end.0 + 1 || line.previous != previous {
                 damage.push(format!("{name}: line {} does not follow line {}", line.number, end.0));
             }
-            if mode.is_none() {
-                mode = Some(mode_of(&line)?);
-            }
+            previous = scanned.digest;
             end = (line.number.max(end.0), scanned.place, scanned.digest);
             batch.push(line);
             if batch.len() == BATCH_LINES {
-                write(&mut connection, path, mode, &mut batch, &mut damage)?;
+                write(&mut connection, mode, &mut batch, &mut damage)?;
             }
         }
     }
-    write(&mut connection, path, mode, &mut batch, &mut damage)?;
-    let connection = connection.ok_or_else(|| {
+    write(&mut connection, mode, &mut batch, &mut damage)?;
+    if end.0 == 0 {
         let message = format!("there is no tape in {} to rebuild from", directory.display());
-        OpenError::new(OpenErrorKind::Damaged, message)
-    })?;
+        return Err(OpenError::new(OpenErrorKind::Damaged, message));
+    }
     connection.execute("UPDATE store SET line = ?1", [end.0 + 1])?;
     agree::set_mark(&connection, (end.0, &end.1, end.2))?;
-    Ok((connection, damage))
-}
-
-/// A tape begins with the birth of its first database.
-fn mode_of(first: &Line) -> Result<Mode, OpenError> {
-    let birth = record::birth(&first.record).ok().filter(|_| first.what == What::Store);
-    match birth.as_ref().map(|birth| birth.mode.as_str()) {
-        Some("live") => Ok(Mode::Live),
-        Some("sandbox") => Ok(Mode::Sandbox),
-        _ => {
-            let message = "the tape does not begin with the birth of a database";
-            Err(OpenError::new(OpenErrorKind::Damaged, message))
-        }
-    }
+    Ok((connection, end.0, damage))
 }
 
 fn write(
-    connection: &mut Option<Connection>,
-    path: &Path,
-    mode: Option<Mode>,
+    connection: &mut Connection,
+    mode: Mode,
     batch: &mut Vec<Line>,
     damage: &mut Vec<String>,
 ) -> Result<(), OpenError> {
-    let Some(mode) = mode else { return Ok(()) };
-    if connection.is_none() {
-        *connection = Some(schema::open_for_writing(path, mode)?);
-    }
-    let Some(connection) = connection else { return Ok(()) };
     let step = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for line in batch.drain(..) {
         let written = match line.what {
-            What::Store => Ok(()),
+            What::Store => check_birth(&line, mode)?,
             What::Collection => write_collection(&step, &line, mode),
             What::Refusal => write_refusal(&step, &line),
         };
@@ -168,6 +169,25 @@ fn write(
     step.commit()?;
     connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
     Ok(())
+}
+
+/// A tape of real money makes no sandbox, nor the other way round.
+fn check_birth(
+    line: &Line,
+    mode: Mode,
+) -> Result<Result<(), Box<dyn std::error::Error>>, OpenError> {
+    match record::birth(&line.record) {
+        Ok(birth) if birth.mode != mode.as_str() => {
+            let message = format!(
+                "the tape tells of {} collections and the configuration says mode = \"{}\"",
+                birth.mode,
+                mode.as_str()
+            );
+            Err(OpenError::new(OpenErrorKind::Mismatch, message))
+        }
+        Ok(_) => Ok(Ok(())),
+        Err(invalid) => Ok(Err(invalid.into())),
+    }
 }
 
 fn write_collection(

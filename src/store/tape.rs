@@ -32,7 +32,7 @@ use crate::domain::provenance::Digest;
 use crate::domain::time::{AcceptedAt, BusinessDate};
 
 /// The longest line that is read, in bytes: a record with 4 KiB of kept text, escaped, fits.
-const LINE_BYTES_MAX: u64 = 64 * 1024;
+pub const LINE_BYTES_MAX: u64 = 64 * 1024;
 
 /// The tape's directory inside a state directory.
 pub fn directory(state_dir: &Path) -> PathBuf {
@@ -92,6 +92,8 @@ pub struct Scanned {
     pub place: Place,
     /// SHA-256 of it, without its line feed.
     pub digest: Digest,
+    /// Whether it ends with a line feed. What does not was never acknowledged.
+    pub is_whole: bool,
     /// The line; `None` when it is not a good one.
     pub line: Option<Line>,
 }
@@ -154,7 +156,7 @@ impl Iterator for Lines {
         let is_whole = bytes.pop_if(|last| *last == b'\n').is_some();
         let digest = Digest(Sha256::digest(&bytes).into());
         let line = if is_whole { parse(&bytes) } else { None };
-        Some(Ok(Scanned { place, digest, line }))
+        Some(Ok(Scanned { place, digest, is_whole, line }))
     }
 }
 
@@ -202,6 +204,19 @@ pub struct Told {
     pub record: String,
 }
 
+/// Where a tape ends.
+#[derive(Clone, Debug)]
+pub struct End {
+    /// The number of the last line.
+    pub line: i64,
+    /// Where it stands.
+    pub place: Place,
+    /// Its SHA-256.
+    pub digest: Digest,
+    /// The last file's name and length; nothing need stand in it yet.
+    pub file: (String, u64),
+}
+
 /// The end of the tape, where lines are added.
 pub struct Tape {
     directory: PathBuf,
@@ -235,22 +250,23 @@ pub enum AppendError {
 }
 
 impl Tape {
-    /// The tape that ends with this line. It goes on in the line's file, unless that is gone or
-    /// does not end there.
-    pub fn at_end(directory: PathBuf, line: i64, place: Place, digest: Digest) -> Tape {
+    /// The tape that goes on behind this end, in its last file, unless that is gone or does not
+    /// end there.
+    pub fn at_end(directory: PathBuf, end: End) -> Tape {
+        let End { line, place, digest, file: (name, length) } = end;
+        let is_as_told = |file: fs::Metadata| file.is_file() && file.len() == length;
         Tape {
             file: None,
-            name: place.file.clone(),
-            length: place.end,
             last_line: line,
             last_digest: digest,
             pending: String::new(),
             pending_last: None,
             is_torn: false,
-            is_new_file_due: !fs::metadata(directory.join(&place.file))
-                .is_ok_and(|file| file.is_file() && file.len() == place.end),
+            is_new_file_due: !fs::metadata(directory.join(&name)).is_ok_and(is_as_told),
             last_place: place,
             directory,
+            name,
+            length,
         }
     }
 
@@ -361,7 +377,7 @@ pub fn set_aside(directory: &Path, name: &str, end: u64) -> io::Result<String> {
     let mut file = OpenOptions::new().read(true).write(true).open(&path)?;
     file.seek(SeekFrom::Start(end))?;
     file.read_to_end(&mut torn)?;
-    let (aside, mut copy) = (1..)
+    let (aside, copy) = (1..)
         .find_map(|number| {
             let aside = format!("{name}.torn-{number}");
             match OpenOptions::new().write(true).create_new(true).open(directory.join(&aside)) {
@@ -370,9 +386,12 @@ pub fn set_aside(directory: &Path, name: &str, end: u64) -> io::Result<String> {
             }
         })
         .ok_or(io::ErrorKind::AlreadyExists)??;
-    io::Write::write_all(&mut copy, &torn)?;
-    copy.sync_all()?;
-    sync_directory(directory)?;
+    let copied = copy.write_all_at(&torn, 0).and_then(|()| copy.sync_all());
+    if let Err(error) = copied.and_then(|()| sync_directory(directory)) {
+        // A half copy on a full disk would only stand in the way of the next try.
+        let _ = fs::remove_file(directory.join(&aside));
+        return Err(error);
+    }
     file.set_len(end)?;
     file.sync_all()?;
     Ok(aside)

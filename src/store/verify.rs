@@ -8,9 +8,12 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
+use super::collections::EntryRow;
 use super::record;
 use super::tape::{self, Line, Lines, What};
-use super::{OpenError, agree, collections, refusals, schema, writer};
+use super::{
+    OpenError, OpenErrorKind, REBUILD, agree, collections, rebuild, refusals, schema, writer,
+};
 use crate::domain::amount::Amount;
 use crate::domain::provenance::Digest;
 use crate::domain::time::BusinessDate;
@@ -83,6 +86,10 @@ pub fn verify(
     range: Range,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Verified, OpenError> {
+    if rebuild::is_lost(state_dir).map_err(|error| OpenError::inaccessible(state_dir, error))? {
+        let message = format!("the database in {} is gone; {REBUILD}", state_dir.display());
+        return Err(OpenError::new(OpenErrorKind::Damaged, message));
+    }
     // Asked first: what is committed later may not stand on the tape yet while a daemon runs.
     let is_daemon_running = writer::is_locked(state_dir);
     let connection = schema::open_for_reading(state_dir)?;
@@ -105,7 +112,9 @@ pub fn verify_with(
         last: (0, Digest([0; 32])),
     };
     check.read_tape(directory, is_daemon_running, progress)?;
-    check.read_rows(is_daemon_running, progress)?;
+    check.read_rows(is_daemon_running, progress);
+    check.read_refusals(is_daemon_running);
+    check.compare_days();
     Ok(check.found)
 }
 
@@ -167,7 +176,13 @@ impl Check<'_> {
         let mut done = 0;
         for (name, size) in files.iter().zip(sizes) {
             for scanned in Lines::open(directory, name, 0).map_err(unreadable)? {
-                let scanned = scanned.map_err(unreadable)?;
+                let scanned = match scanned {
+                    Ok(scanned) => scanned,
+                    Err(error) => {
+                        self.differs(format!("{name} cannot be read to its end: {error}"));
+                        break;
+                    }
+                };
                 if scanned.place.end > size {
                     // Written since the look at the size.
                     break;
@@ -242,9 +257,6 @@ impl Check<'_> {
                  not in the database",
                 collection.contract, collection.receipt, collection.amount
             )),
-            Some(row) if !row.is_intact => {
-                Some(format!("collection {sequence} was altered in the database"))
-            }
             Some(row) if record::of_entry(&row.entry) != line.record => Some(format!(
                 "collection {} in the database differs from line {number}",
                 row.entry.sequence
@@ -275,55 +287,74 @@ impl Check<'_> {
         !self.seen.has(line) && (!is_daemon_running || line <= self.last.0)
     }
 
-    fn read_rows(
-        &mut self,
-        is_daemon_running: bool,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<(), OpenError> {
+    fn read_rows(&mut self, is_daemon_running: bool, progress: &mut dyn FnMut(u64, u64)) {
         let mut after = 0;
         loop {
             // All of the tape is read; whoever paces this check is heard on.
             progress(1, 1);
             let page = match collections::page_after(self.connection, after, PAGE_ROWS) {
                 Ok(page) => page,
-                Err(error) if error.sqlite_error_code().is_none() => {
-                    self.name_unreadable(after);
-                    after += i64::try_from(PAGE_ROWS).unwrap_or(i64::MAX);
-                    continue;
-                }
-                Err(error) => {
-                    self.differs(format!("behind collection {after}: {error}"));
-                    break;
-                }
+                Err(error) if error.sqlite_error_code().is_none() => self.readable_after(after),
+                Err(error) => return self.differs(format!("behind collection {after}: {error}")),
             };
             if page.is_empty() {
-                break;
+                return;
             }
             for row in page {
-                let entry = &row.entry;
-                for missing in after + 1..entry.sequence {
-                    self.differs(format!("collection {missing} is not in the database"));
+                let sequence = row.entry.sequence;
+                match sequence - after {
+                    1 => {}
+                    2 => self.differs(format!("collection {} is not in the database", after + 1)),
+                    _ => self.differs(format!(
+                        "collections {} to {} are not in the database",
+                        after + 1,
+                        sequence - 1
+                    )),
                 }
-                after = entry.sequence;
-                let is_missed = self.misses(row.line, is_daemon_running);
-                if !self.range.has(entry.business_date) || (!self.seen.has(row.line) && !is_missed)
-                {
-                    continue;
-                }
-                let amount = entry.confirmation.collection.amount;
-                self.found.days.entry(entry.business_date).or_default().database.add(amount);
-                if is_missed {
-                    self.differs(format!(
-                        "collection {after} (line {}) is not on the tape",
-                        row.line
-                    ));
-                }
+                after = sequence;
+                self.check_row(&row, is_daemon_running);
             }
         }
+    }
+
+    fn check_row(&mut self, row: &EntryRow, is_daemon_running: bool) {
+        let entry = &row.entry;
+        let is_missed = self.misses(row.line, is_daemon_running);
+        let is_told = is_missed || self.seen.has(row.line);
+        if !self.range.has(entry.business_date) || !is_told {
+            return;
+        }
+        let amount = entry.confirmation.collection.amount;
+        self.found.days.entry(entry.business_date).or_default().database.add(amount);
+        let sequence = entry.sequence;
+        if !row.is_intact {
+            self.differs(format!("collection {sequence} was altered in the database"));
+        }
+        if is_missed {
+            self.differs(format!("collection {sequence} (line {}) is not on the tape", row.line));
+        }
+    }
+
+    /// The next page when one of its rows is unreadable: the others, while that one is named.
+    fn readable_after(&mut self, after: i64) -> Vec<EntryRow> {
+        let mut rows = Vec::new();
+        for sequence in (after..).skip(1).take(PAGE_ROWS) {
+            match collections::by_sequence(self.connection, sequence) {
+                Ok(row) => rows.extend(row),
+                Err(error) => self.differs(error.to_string()),
+            }
+        }
+        rows
+    }
+
+    fn read_refusals(&mut self, is_daemon_running: bool) {
         let mut after = 0;
         loop {
-            let page = refusals::page_after(self.connection, after, PAGE_ROWS)?;
-            let Some(last) = page.last() else { return Ok(()) };
+            let page = match refusals::page_after(self.connection, after, PAGE_ROWS) {
+                Ok(page) => page,
+                Err(error) => return self.differs(format!("behind refusal {after}: {error}")),
+            };
+            let Some(last) = page.last() else { return };
             after = last.id;
             for row in page {
                 if self.misses(row.line, is_daemon_running) {
@@ -334,13 +365,17 @@ impl Check<'_> {
         }
     }
 
-    /// Of a page with a row that is none, which one it is.
-    fn name_unreadable(&mut self, after: i64) {
-        let page = i64::try_from(PAGE_ROWS).unwrap_or(i64::MAX);
-        for sequence in after + 1..=after + page {
-            if let Err(error) = collections::by_sequence(self.connection, sequence) {
-                self.differs(format!("collection {sequence} cannot be read: {error}"));
-            }
+    /// The sums must agree even where no single row was found to differ.
+    fn compare_days(&mut self) {
+        let different: Vec<String> = self
+            .found
+            .days
+            .iter()
+            .filter(|(_, day)| day.database != day.tape)
+            .map(|(date, _)| format!("the sums of {date} differ"))
+            .collect();
+        for what in different {
+            self.differs(what);
         }
     }
 }

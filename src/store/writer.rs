@@ -140,7 +140,7 @@ impl Store {
         let lock = lock(state_dir)?;
         if rebuild::is_lost(state_dir).map_err(|error| OpenError::inaccessible(state_dir, error))? {
             log::error!("the database is gone: rebuilding it from the tape");
-            let rebuilt = rebuild::rebuild_locked(state_dir, false)?;
+            let rebuilt = rebuild::rebuild_locked(state_dir, mode, false)?;
             log::warn!("the database is rebuilt: {} collections", rebuilt.collections);
         }
         let mut connection = schema::open_for_writing(&database_path(state_dir), mode)?;
@@ -162,7 +162,7 @@ impl Store {
             failed: Some(failed_sender),
             _lock: lock,
         };
-        writer.recover().map_err(|error| OpenError::of_agreement(state_dir, &error))?;
+        writer.recover().map_err(|error| OpenError::of_agreement(state_dir, error))?;
         let (queue, commands) = sync_channel(QUEUE_COMMANDS_MAX);
         let thread = std::thread::Builder::new()
             .name("writer".to_owned())
@@ -433,16 +433,20 @@ impl Writer {
         }
     }
 
-    /// Marks how far the witnesses agree, and moves what is in the WAL into the database as far
-    /// as readers allow.
+    /// Moves what is in the WAL into the database as far as readers allow. When all of it is there
+    /// and synced, marks how far the witnesses agree: the mark must never be on the disk before
+    /// the rows that it vouches for.
     fn checkpoint(&mut self) {
-        let Some(end) = self.tape.as_ref().and_then(Tape::end) else { return };
         if self.is_broken {
             return;
         }
-        let done = agree::set_mark(&self.connection, end).and_then(|()| {
-            self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+        let copied = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+            Ok(row.get::<_, i64>(1)? == row.get::<_, i64>(2)?)
         });
+        let done = match (copied, self.tape.as_ref().and_then(Tape::end)) {
+            (Ok(true), Some(end)) => agree::set_mark(&self.connection, end),
+            (copied, _) => copied.map(drop),
+        };
         if let Err(error) = done {
             self.fail(&error);
         }
@@ -463,8 +467,17 @@ impl Writer {
             self.could_write = false;
             return Ok(());
         }
-        let (mut tape, report) =
-            agree::agree(&mut self.connection, &tape::directory(&self.state_dir))?;
+        let agreed = agree::agree(&mut self.connection, &tape::directory(&self.state_dir));
+        let (mut tape, report) = match agreed {
+            Err(error) if error.is_full() => {
+                if self.could_write {
+                    log::error!("no room to make the witnesses agree; all is -1009: {error}");
+                }
+                self.could_write = false;
+                return Ok(());
+            }
+            agreed => agreed?,
+        };
         log_report(&report);
         self.next_line = tape.last_line().max(agree::last_line(&self.connection)?) + 1;
         self.next_sequence = collections::last_sequence(&self.connection)? + 1;

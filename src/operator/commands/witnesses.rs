@@ -1,6 +1,8 @@
 //! `tilld verify` and `tilld rebuild`: database and tape, held against each other.
 
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -100,7 +102,8 @@ fn day_row(date: &str, day: &Day) -> Row {
 
 /// `tilld rebuild`
 pub fn rebuild(config: &Config, despite_damage: bool) -> Result<(), Failure> {
-    let rebuilt = rebuilding::rebuild(&config.state_dir, despite_damage)?;
+    must_own(&config.state_dir)?;
+    let rebuilt = rebuilding::rebuild(&config.state_dir, config.mode, despite_damage)?;
     for path in &rebuilt.moved_aside {
         println!("moved aside: {}", path.display());
     }
@@ -108,6 +111,19 @@ pub fn rebuild(config: &Config, despite_damage: bool) -> Result<(), Failure> {
     if rebuilt.damage.is_empty() {
         return Ok(());
     }
-    let message = format!("missing from the tape:\n  {}", rebuilt.damage.join("\n  "));
+    let message = format!("not taken over:\n  {}", rebuilt.damage.join("\n  "));
     Err(Failure::new(Exit::BadData, message))
+}
+
+/// What another user made here, the daemon could not write.
+fn must_own(state_dir: &Path) -> Result<(), Failure> {
+    let owner = std::fs::metadata(state_dir)?.uid();
+    if owner == rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    let message = format!(
+        "{} belongs to the user with the id {owner}: use `sudo -u '#{owner}' tilld rebuild`",
+        state_dir.display()
+    );
+    Err(Failure::new(Exit::Permission, message))
 }
