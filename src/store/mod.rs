@@ -104,3 +104,6 @@ impl From<rusqlite::Error> for OpenError {
         OpenError::new(kind, message)
     }
 }
+
+#[cfg(test)]
+mod model_tests;

@@ -99,6 +99,8 @@ pub fn is_lost(state_dir: &Path) -> io::Result<bool> {
 /// What speaks against a tape that is good in itself: the old database, if it can be read, tells
 /// of later lines.
 fn ends_early(state_dir: &Path, last_line: i64) -> Option<String> {
+    // SQLite would delete the WAL beside an empty database.
+    fs::metadata(database_path(state_dir)).ok().filter(|old| old.len() > 0)?;
     let old = schema::open_for_reading(state_dir).ok()?;
     let known = agree::last_line(&old).ok().filter(|known| *known > last_line)?;
     Some(format!("the old database tells of lines up to {known}, the tape ends with {last_line}"))

@@ -32,3 +32,9 @@ mod operating;
 
 #[cfg(test)]
 mod storage;
+
+#[cfg(test)]
+mod tape;
+
+#[cfg(test)]
+mod tape_damage;

@@ -5,11 +5,13 @@ pub mod cipher;
 pub mod confirmation;
 pub mod daemon;
 pub mod site;
+pub mod state;
 pub mod till;
 
 pub use confirmation::{Confirmation, wire_time, with_offset};
 pub use daemon::Daemon;
 pub use site::{Caller, Setup, Site};
+pub use state::State;
 pub use till::{Answer, Till};
 
 /// The caller of the published samples, and its key there.

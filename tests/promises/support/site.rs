@@ -38,6 +38,16 @@ pub struct Site {
     dir: TempDir,
 }
 
+/// What `tilld verify` found.
+#[derive(Debug)]
+pub struct Verified {
+    pub code: Option<i32>,
+    /// What it named; its error message when it could not even read.
+    pub differences: Vec<String>,
+    /// Collections in the database and on the tape.
+    pub counts: (u64, u64),
+}
+
 impl Setup {
     /// Live and strict, with the published caller (that may encrypt) and a till (that may not).
     pub fn live() -> Setup {
@@ -195,6 +205,26 @@ impl Site {
         assert!(output.status.success(), "show {reference}: {errors}");
         assert!(serde_json::from_str::<Value>(&text).is_ok(), "no JSON: {text}");
         text
+    }
+
+    /// What `tilld verify` finds.
+    pub fn verify(&self) -> Verified {
+        let output = self.tilld(&["verify", "--output", "json"]);
+        let code = output.status.code();
+        let Ok(printed) = serde_json::from_slice::<Value>(&output.stdout) else {
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            return Verified { code, differences: vec![errors], counts: (0, 0) };
+        };
+        let count = |member: &str| -> u64 {
+            let days = printed["days"].as_array().expect("days");
+            days.iter().map(|day| day[member].as_u64().expect("a count")).sum()
+        };
+        let differences = printed["differences"].as_array().expect("differences");
+        Verified {
+            code,
+            differences: differences.iter().map(|text| text.as_str().unwrap().to_owned()).collect(),
+            counts: (count("database_count"), count("tape_count")),
+        }
     }
 
     fn printed(&self, verb: &str, member: &str, filters: &[&str]) -> Vec<Value> {

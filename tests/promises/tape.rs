@@ -1,0 +1,495 @@
+//! Two witnesses, database and tape: whatever happens to one of them, every collection that was
+//! answered 1000 stands. Here the database, its WAL, the clock and the disk suffer, and the end of
+//! the tape as a crash leaves it; `tape_damage` is about the tape itself.
+
+use std::fs;
+use std::ops::RangeInclusive;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::thread;
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use tilld::system::entropy;
+
+use crate::support::state::{DATABASE, SHM, WAL};
+use crate::support::{Confirmation, Daemon, JSON, PATH, Setup, Site, State};
+
+/// Collections that were answered 1000 in each state.
+pub const COUNT: u32 = 2000;
+
+/// Refusals that were kept among them.
+pub const REFUSALS: u32 = 20;
+
+/// The collections up to this one were recorded before a clean stop: what comes later is behind
+/// the mark up to which the witnesses were seen to agree.
+pub const MARKED: u32 = 500;
+
+/// Keep-alive connections that confirm side by side.
+const TILLS: u32 = 16;
+
+/// Set to make every case of a sampled kind, which takes hours instead of minutes.
+const TORTURE: &str = "TILLD_TORTURE";
+
+/// Set to repeat what a failed run printed.
+const SEED: &str = "TILLD_SEED";
+
+/// So many places of a kind are taken of the WAL unless [`TORTURE`] is set: a case takes half a
+/// second, all cuts in one transaction lose the same rows, and there are 300,000 bytes to flip. A
+/// build with checks takes seconds for each.
+const WAL_CASES: usize = if cfg!(debug_assertions) { 4 } else { 24 };
+
+/// So many bytes are flipped in the database, one at a time, unless [`TORTURE`] is set.
+const DATABASE_CASES: usize = if cfg!(debug_assertions) { 6 } else { 24 };
+
+/// A confirmation whose amount, contract and receipt all follow from `number`.
+pub fn numbered(number: u32) -> Confirmation {
+    let amount = format!("{}.{:02}", 1 + number / 100, number % 100);
+    Confirmation::numbered(number).raw("amount", amount)
+}
+
+/// Confirms these side by side and gives those that were answered something else than `code`.
+pub fn others_than(
+    code: &str,
+    daemon: &Daemon,
+    numbers: RangeInclusive<u32>,
+) -> Vec<(u32, String)> {
+    let tills = thread::scope(|scope| {
+        let confirm = |first: u32| {
+            let numbers = numbers.clone().skip(first as usize).step_by(TILLS as usize);
+            scope.spawn(move || {
+                let mut till = daemon.till();
+                let answers = numbers.map(|number| {
+                    let body = numbered(number).text();
+                    (number, till.post(PATH, JSON, &[], body.as_bytes()).code())
+                });
+                answers.filter(|(_, answered)| answered != code).collect::<Vec<_>>()
+            })
+        };
+        let tills: Vec<_> = (0..TILLS).map(confirm).collect();
+        tills.into_iter().map(|till| till.join().unwrap()).collect::<Vec<_>>()
+    });
+    tills.concat()
+}
+
+fn confirm(daemon: &Daemon, numbers: RangeInclusive<u32>) {
+    assert_eq!(others_than("1000", daemon, numbers), []);
+}
+
+/// The state that a daemon left which was killed after [`COUNT`] collections.
+pub fn killed() -> State {
+    static KILLED: OnceLock<State> = OnceLock::new();
+    let make = || {
+        let site = Setup::live().prepare();
+        let daemon = site.start();
+        confirm(&daemon, 1..=MARKED);
+        daemon.stop();
+        let mut daemon = site.start();
+        for refused in 1..=REFUSALS {
+            let share = (COUNT - MARKED) / REFUSALS;
+            let first = MARKED + 1 + share * (refused - 1);
+            confirm(&daemon, first..=first + share - 2);
+            let wrong = numbered(COUNT + refused).with("amount", "no amount");
+            assert_eq!(daemon.code(&wrong), "2003");
+            confirm(&daemon, first + share - 1..=first + share - 1);
+        }
+        daemon.kill();
+        State::of(&site)
+    };
+    KILLED.get_or_init(make).clone()
+}
+
+/// The same after a start and a clean stop.
+pub fn stopped() -> State {
+    static STOPPED: OnceLock<State> = OnceLock::new();
+    let make = || {
+        let site = killed().site();
+        site.start().stop();
+        State::of(&site)
+    };
+    STOPPED.get_or_init(make).clone()
+}
+
+/// Both witnesses tell of every collection once, and `verify` finds nothing.
+pub fn assert_agreement(site: &Site, case: &str) {
+    let verified = site.verify();
+    assert_eq!(verified.code, Some(0), "{case}: {verified:?}");
+    let count = u64::from(COUNT);
+    assert_eq!((verified.differences.len(), verified.counts), (0, (count, count)), "{case}");
+}
+
+/// Every collection that was acknowledged still is, and every refusal is still kept.
+pub fn assert_all_stand(site: &Site, daemon: &Daemon, case: &str) {
+    assert_eq!(others_than("-1015", daemon, 1..=COUNT), [], "{case}");
+    assert_eq!(site.refusals().len(), REFUSALS as usize, "{case}");
+}
+
+/// Holds a running daemon to the whole promise, then stops it. Gives its log.
+fn hold(site: &Site, daemon: Daemon, case: &str) -> String {
+    assert_agreement(site, case);
+    assert_all_stand(site, &daemon, case);
+    let log = daemon.stop();
+    assert_agreement(site, case);
+    log
+}
+
+/// The same with a daemon that is started on this state.
+fn recover(state: &State, case: &str) -> String {
+    let site = state.site();
+    let daemon = site.start();
+    hold(&site, daemon, case)
+}
+
+/// Random choices that are repeated by a seed (splitmix64).
+pub struct Chance(u64);
+
+impl Chance {
+    pub fn new() -> Chance {
+        let fresh = || u64::from_le_bytes(entropy::bytes().expect("randomness"));
+        let given = std::env::var(SEED).ok();
+        let seed = given.map_or_else(fresh, |seed| seed.parse().expect("a number"));
+        println!("{SEED}={seed}");
+        Chance(seed)
+    }
+
+    pub fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((bits ^ (bits >> 31)) % bound as u64).expect("below a usize")
+    }
+
+    /// So many of these; all of them when [`TORTURE`] is set.
+    pub fn sample(&mut self, mut all: Vec<usize>, count: usize) -> Vec<usize> {
+        if std::env::var_os(TORTURE).is_some() {
+            return all;
+        }
+        let count = count.min(all.len());
+        (0..count).map(|_| all.swap_remove(self.below(all.len()))).collect()
+    }
+}
+
+/// Where the frames of the WAL end.
+fn frame_ends(wal: &[u8]) -> Vec<usize> {
+    const HEADER: usize = 32;
+    const FRAME_HEADER: usize = 24;
+    let page = u32::from_be_bytes(wal[8..12].try_into().unwrap()) as usize;
+    let ends: Vec<usize> = (HEADER..=wal.len()).step_by(FRAME_HEADER + page).collect();
+    assert!(ends.len() > 100, "{} frames", ends.len());
+    ends
+}
+
+/// Flips one bit of a byte.
+fn flip(bytes: &mut [u8], at: usize, chance: &mut Chance) {
+    bytes[at] ^= 1 << chance.below(8);
+}
+
+#[test]
+fn a_start_after_sigkill_without_any_damage_has_nothing_to_say() {
+    let log = recover(&killed(), "killed");
+    assert!(!log.contains("damage") && !log.contains("completed"), "{log}");
+    let log = recover(&stopped(), "stopped");
+    assert!(!log.contains("damage") && !log.contains("completed"), "{log}");
+}
+
+#[test]
+fn a_deleted_wal_takes_nothing_with_it() {
+    for names in [&[WAL] as &[&str], &[WAL, SHM], &[SHM]] {
+        let log = recover(&killed().without(names), &format!("without {names:?}"));
+        let lost = names.contains(&WAL);
+        let all = format!("in the database: {}", COUNT - MARKED + REFUSALS);
+        assert_eq!(log.contains(&all), lost, "{log}");
+    }
+}
+
+#[test]
+fn a_wal_that_is_cut_takes_nothing_with_it() {
+    let mut chance = Chance::new();
+    let state = killed();
+    let ends = frame_ends(state.clone().file(WAL));
+    let mut cuts = chance.sample(ends.clone(), WAL_CASES);
+    for frame in chance.sample((1..ends.len()).collect(), WAL_CASES) {
+        cuts.push(ends[frame - 1] + 1 + chance.below(ends[frame] - ends[frame - 1] - 1));
+    }
+    cuts.extend([0, 1, 31, 32, 33]);
+    for cut in cuts {
+        let mut state = state.clone();
+        state.file(WAL).truncate(cut);
+        recover(&state, &format!("WAL cut at byte {cut}"));
+    }
+}
+
+#[test]
+fn a_wal_with_a_flipped_byte_takes_nothing_with_it() {
+    let mut chance = Chance::new();
+    let state = killed();
+    let length = state.clone().file(WAL).len();
+    for at in chance.sample((0..length).step_by(97).collect(), 2 * WAL_CASES) {
+        let mut state = state.clone();
+        flip(state.file(WAL), at, &mut chance);
+        recover(&state, &format!("WAL flipped at byte {at}"));
+    }
+}
+
+#[test]
+fn a_lost_database_is_rebuilt_at_start_under_a_new_epoch() {
+    let mut emptied = killed();
+    emptied.file(DATABASE).clear();
+    for (state, case) in [
+        (killed().without(&[DATABASE]), "deleted"),
+        (killed().without(&[DATABASE, WAL, SHM]), "deleted with its WAL"),
+        (stopped().without(&[DATABASE]), "deleted after a clean stop"),
+        (emptied, "emptied"),
+    ] {
+        let site = state.site();
+        let daemon = site.start();
+        hold(&site, daemon, case);
+        let mut after = State::of(&site);
+        let epochs = births(after.tape());
+        assert_eq!(epochs.len(), 2, "{case}: {epochs:?}");
+        assert_ne!(epochs[0], epochs[1], "{case}");
+        let aside = usize::from(state.has(WAL));
+        assert_eq!(after.names("tilld.db-wal.before-").len(), aside, "{case}: moved aside");
+    }
+}
+
+/// The epochs of the databases whose birth the tape tells.
+fn births(tape: &[u8]) -> Vec<String> {
+    let lines = str::from_utf8(tape).unwrap().lines();
+    lines
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"))
+        .filter(|line| line["what"] == "store")
+        .map(|line| line["record"]["epoch"].as_str().expect("an epoch").to_owned())
+        .collect()
+}
+
+/// As an operator does it: what `verify` or the start calls damaged is rebuilt.
+fn recover_with_rebuild(state: &State, case: &str) {
+    let site = state.site();
+    let daemon = match Daemon::try_start(&site) {
+        Ok(daemon) if site.verify().code == Some(0) => daemon,
+        Ok(daemon) => {
+            assert_eq!(site.verify().code, Some(65), "{case}");
+            drop(daemon);
+            rebuild(&site, &[], case);
+            site.start()
+        }
+        Err((code, log)) => {
+            assert_eq!(code, Some(65), "{case}: {log}");
+            assert!(log.contains("tilld rebuild"), "{case}: {log}");
+            rebuild(&site, &[], case);
+            site.start()
+        }
+    };
+    assert_eq!(daemon.code(&numbered(COUNT + 1)), "1000", "{case}");
+    assert_all_stand(&site, &daemon, case);
+    daemon.stop();
+    let verified = site.verify();
+    assert_eq!(verified.code, Some(0), "{case}: {verified:?}");
+    let count = u64::from(COUNT + 1);
+    assert_eq!(verified.counts, (count, count), "{case}");
+}
+
+pub fn rebuild(site: &Site, options: &[&str], case: &str) {
+    let output = site.tilld(&[&["rebuild"], options].concat());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let code = if options.is_empty() { 0 } else { 65 };
+    assert_eq!(output.status.code(), Some(code), "{case}: {errors}");
+}
+
+#[test]
+fn a_database_with_a_flipped_byte_is_used_only_if_it_does_not_matter_and_can_be_rebuilt() {
+    let mut chance = Chance::new();
+    for (state, when) in [(stopped(), "a clean stop"), (killed(), "SIGKILL")] {
+        let length = state.clone().file(DATABASE).len();
+        for at in chance.sample((0..length).collect(), DATABASE_CASES) {
+            let mut state = state.clone();
+            flip(state.file(DATABASE), at, &mut chance);
+            recover_with_rebuild(&state, &format!("byte {at} flipped after {when}"));
+        }
+    }
+}
+
+#[test]
+fn a_database_with_a_page_of_noise_or_cut_short_can_be_rebuilt() {
+    let mut chance = Chance::new();
+    let state = stopped();
+    let pages = state.clone().file(DATABASE).len() / 4096;
+    for page in chance.sample((0..pages).collect(), DATABASE_CASES / 2) {
+        let mut noisy = state.clone();
+        for byte in &mut noisy.file(DATABASE)[page * 4096..(page + 1) * 4096] {
+            *byte = chance.below(256).to_le_bytes()[0];
+        }
+        recover_with_rebuild(&noisy, &format!("page {page} overwritten"));
+        let mut short = state.clone();
+        short.file(DATABASE).truncate(page * 4096 + chance.below(4096));
+        recover_with_rebuild(&short, &format!("cut within page {page}"));
+    }
+}
+
+/// A receipt, a forgery of the same length, and where it stands in a database: in its row, behind
+/// which the phone number follows, and in the index.
+const RECEIPT: &[u8] = b"R-00000077";
+const FORGED: &[u8] = b"R-00000X77";
+
+fn places_of_receipt(database: &[u8]) -> (Vec<usize>, Vec<usize>) {
+    let places = (0..database.len() - 50).filter(|at| database[*at..].starts_with(RECEIPT));
+    let phone = b"09270348095";
+    let (rows, index): (Vec<usize>, Vec<usize>) =
+        places.partition(|at| database[*at..*at + 50].windows(11).any(|bytes| bytes == phone));
+    assert!(!rows.is_empty() && !index.is_empty(), "{rows:?}, {index:?}");
+    (rows, index)
+}
+
+fn forge(database: &mut [u8], places: &[usize]) {
+    for at in places {
+        database[*at..at + FORGED.len()].copy_from_slice(FORGED);
+    }
+}
+
+#[test]
+fn a_row_that_was_altered_with_its_index_is_named_and_the_tape_tells_what_it_was() {
+    let mut state = stopped();
+    let database = state.file(DATABASE);
+    let (rows, index) = places_of_receipt(database);
+    forge(database, &rows);
+    forge(database, &index);
+    let verified = state.site().verify();
+    assert_eq!(verified.code, Some(65), "{verified:?}");
+    let named = |text: &String| text.contains("R-00000077") || text.contains("R-00000X77");
+    assert!(verified.differences.iter().all(named), "{verified:?}");
+    recover_with_rebuild(&state, "altered");
+}
+
+#[test]
+fn a_row_that_its_index_does_not_find_is_named() {
+    let mut state = stopped();
+    let database = state.file(DATABASE);
+    let (_, index) = places_of_receipt(database);
+    forge(database, &index);
+    let verified = state.site().verify();
+    assert_eq!(verified.code, Some(65), "{verified:?}");
+    let named = verified.differences.iter().any(|text| text.contains("receipt R-00000077"));
+    assert!(named, "{verified:?}");
+    recover_with_rebuild(&state, "not found");
+}
+
+/// Where Debian keeps the library that gives a program another clock.
+fn faketime_library() -> String {
+    let output = Command::new("faketime").args(["-f", "+0", "printenv", "LD_PRELOAD"]).output();
+    let output = output.expect("faketime can be run");
+    String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
+}
+
+#[test]
+fn a_clock_that_is_set_back_by_a_year_begins_a_new_file_and_breaks_nothing() {
+    let site = killed().site();
+    let clock = site.path().join("clock");
+    let set = |offset: &str| fs::write(&clock, offset).unwrap();
+    set("+0");
+    let mut command = site.command(&["serve"]);
+    command.env("LD_PRELOAD", faketime_library()).env("FAKETIME_TIMESTAMP_FILE", &clock);
+    command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let mut daemon = Daemon::start_by(&site, command);
+    assert_eq!(daemon.code(&numbered(COUNT + 1)), "1000");
+    set("-365d");
+    assert_eq!(daemon.code(&numbered(COUNT + 2)), "1000");
+    set("+0");
+    assert_eq!(daemon.code(&numbered(COUNT + 3)), "1000");
+    daemon.kill();
+    let files = State::of(&site).tape_files();
+    let dates: Vec<&str> = files.iter().map(|name| &name["tape/000001-".len()..]).collect();
+    assert!(dates.len() == 3 && dates[1] < dates[0] && dates[2] >= dates[0], "{files:?}");
+
+    for names in [&[] as &[&str], &[WAL], &[DATABASE]] {
+        let site = State::of(&site).without(names).site();
+        let daemon = site.start();
+        assert_eq!(others_than("-1015", &daemon, 1..=COUNT + 3), [], "without {names:?}");
+        daemon.stop();
+        assert_eq!(site.verify().code, Some(0), "without {names:?}");
+    }
+}
+
+/// Limits how large a file the daemon may make, as a full or read-only disk would.
+fn limit_files(daemon: &Daemon, bytes: Option<u64>) {
+    let pid = i32::try_from(daemon.pid()).ok().and_then(Pid::from_raw);
+    prlimit(pid, Resource::Fsize, Rlimit { current: bytes, maximum: None }).expect("a limit");
+}
+
+/// A daemon that is not ended by the signal that goes with such a limit.
+fn start_ignoring_the_limits_signal(site: &Site) -> Daemon {
+    let serve = site.command(&["serve"]);
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]);
+    command.arg(serve.get_program()).args(serve.get_args());
+    Daemon::start_by(site, command)
+}
+
+#[test]
+fn while_the_tape_cannot_be_written_new_ones_are_minus_1009_and_repeats_minus_1015() {
+    let mut state = killed();
+    let tape_length = state.tape().len() as u64;
+    for room in [0, 1, 100, 5000] {
+        let case = format!("room for {room} bytes");
+        let site = state.site();
+        let mut daemon = start_ignoring_the_limits_signal(&site);
+        limit_files(&daemon, Some(tape_length + room));
+        let refused = others_than("1000", &daemon, COUNT + 1..=COUNT + 50);
+        assert!(refused.iter().all(|(_, code)| code == "-1009"), "{case}: {refused:?}");
+        assert!(refused.len() >= 40, "{case}: {refused:?}");
+        assert_all_stand(&site, &daemon, &case);
+        let (number, _) = refused[0];
+        assert_eq!(daemon.code(&numbered(number)), "-1009", "{case}: a repeat of nothing");
+        if room == 100 {
+            // The part of a line that stands there now is what a crash leaves.
+            daemon.kill();
+            daemon = site.start();
+        }
+        limit_files(&daemon, None);
+        for number in COUNT + 1..=COUNT + 50 {
+            let code = daemon.code(&numbered(number));
+            assert!(code == "1000" || code == "-1015", "{case}: {number}: {code}");
+        }
+        daemon.stop();
+        let site = State::of(&site).without(&[WAL]).site();
+        let daemon = site.start();
+        assert_eq!(others_than("-1015", &daemon, 1..=COUNT + 50), [], "{case}");
+        daemon.stop();
+        assert_eq!(site.verify().code, Some(0), "{case}");
+    }
+}
+
+#[test]
+fn while_a_new_days_file_cannot_be_made_new_ones_are_minus_1009_and_repeats_minus_1015() {
+    let mut state = killed();
+    let today = state.tape_files().remove(0);
+    state.rename(&today, "tape/000001-2020-01-01.jsonl");
+    let site = state.site();
+    let daemon = site.start();
+    let in_the_way = site.state_dir().join(today.replace("000001", "000002"));
+    fs::create_dir(&in_the_way).unwrap();
+    assert_eq!(daemon.code(&numbered(COUNT + 1)), "-1009");
+    assert_eq!(daemon.code(&numbered(COUNT + 2)), "-1009");
+    assert_all_stand(&site, &daemon, "in the way");
+    fs::remove_dir(&in_the_way).unwrap();
+    assert_eq!(others_than("-1015", &daemon, COUNT + 2..=COUNT + 2), [(COUNT + 2, "1000".into())]);
+    assert_eq!(daemon.code(&numbered(COUNT + 1)), "-1015", "it was committed before the tape");
+    daemon.stop();
+    assert_eq!(site.verify().code, Some(0));
+}
+
+#[test]
+fn verify_finds_nothing_while_collections_come_in() {
+    let site = killed().site();
+    let daemon = site.start();
+    thread::scope(|scope| {
+        let load = scope.spawn(|| others_than("1000", &daemon, COUNT + 1..=2 * COUNT));
+        let mut checks = 0;
+        while !load.is_finished() || checks == 0 {
+            let verified = site.verify();
+            assert_eq!(verified.code, Some(0), "{verified:?}");
+            checks += 1;
+        }
+        assert_eq!(load.join().unwrap(), []);
+    });
+}
