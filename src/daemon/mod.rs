@@ -4,6 +4,7 @@ mod checks;
 mod demo;
 mod serve;
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use crate::config::Config;
@@ -15,7 +16,10 @@ pub fn run(cli: &Cli) -> ExitCode {
     match carry_out(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("tilld: {failure}");
+            if !failure.message.is_empty() {
+                // A closed standard error is nobody who listens.
+                let _ = writeln!(io::stderr(), "tilld: {failure}");
+            }
             ExitCode::from(failure.exit as u8)
         }
     }
