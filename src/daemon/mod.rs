@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use crate::config::Config;
 use crate::operator::cli::{Cli, Command};
-use crate::operator::{Failure, commands};
+use crate::operator::{Failure, commands, may_read};
 
 /// Carries out what was typed.
 pub fn run(cli: &Cli) -> ExitCode {
@@ -30,5 +30,8 @@ fn carry_out(cli: &Cli) -> Result<(), Failure> {
         return demo::run(once);
     }
     let config = Config::load(&cli.config)?;
-    commands::run(&cli.command, &config).unwrap_or_else(|| serve::run(&config))
+    commands::run(&cli.command, &config).unwrap_or_else(|| {
+        may_read(&config.state_dir)?;
+        serve::run(&config)
+    })
 }

@@ -82,9 +82,9 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Fails when this user has no right to read a file. Whatever else is wrong with the file, its
-/// reader says better.
-fn may_read(path: &Path) -> Result<(), Failure> {
+/// Fails when this user has no right to read a file or directory. Whatever else is wrong with it,
+/// its reader says better.
+pub fn may_read(path: &Path) -> Result<(), Failure> {
     match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             let message = format!(

@@ -19,10 +19,19 @@ mod encryption;
 mod bad_input;
 
 #[cfg(test)]
+mod relays;
+
+#[cfg(test)]
+mod client_certificates;
+
+#[cfg(test)]
 mod hostile_clients;
 
 #[cfg(test)]
 mod durability;
+
+#[cfg(test)]
+mod failing_disk;
 
 #[cfg(test)]
 mod foreign_clients;
@@ -32,3 +41,12 @@ mod operating;
 
 #[cfg(test)]
 mod storage;
+
+#[cfg(test)]
+mod printing;
+
+#[cfg(test)]
+mod exit_codes;
+
+#[cfg(test)]
+mod demo;

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Child, ChildStderr, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -38,16 +38,21 @@ struct Log {
 impl Daemon {
     /// Starts it and waits until it says that it listens.
     pub fn start(site: &Site) -> Daemon {
-        Self::start_reading_log(site, true)
+        Self::start_by(site, site.command(&["serve"]))
+    }
+
+    /// The same by a command of the test's own, such as a wrapper around `tilld serve`.
+    pub fn start_by(site: &Site, command: Command) -> Daemon {
+        Self::start_reading_log(site, command, true)
     }
 
     /// The same, but nobody reads its log once it listens, so that the pipe fills up.
     pub fn start_with_stuck_log(site: &Site) -> Daemon {
-        Self::start_reading_log(site, false)
+        Self::start_reading_log(site, site.command(&["serve"]), false)
     }
 
-    fn start_reading_log(site: &Site, go_on: bool) -> Daemon {
-        let mut child = spawn(site);
+    fn start_reading_log(site: &Site, command: Command, go_on: bool) -> Daemon {
+        let mut child = spawn(command);
         let (log, ready) = Log::read(&mut child, go_on);
         let Ok(port) = ready.recv_timeout(PATIENCE) else {
             let _ = child.kill();
@@ -59,7 +64,7 @@ impl Daemon {
 
     /// Starts one that must not come up, and gives its exit code and what it wrote.
     pub fn refused(site: &Site) -> (Option<i32>, String) {
-        let mut child = spawn(site);
+        let mut child = spawn(site.command(&["serve"]));
         let (log, _) = Log::read(&mut child, true);
         let status = end(&mut child, PATIENCE);
         let written = log.whole();
@@ -165,8 +170,7 @@ impl Log {
     }
 }
 
-fn spawn(site: &Site) -> Child {
-    let mut command = site.command(&["serve"]);
+fn spawn(mut command: Command) -> Child {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     command.spawn().expect("tilld can be run")
 }
