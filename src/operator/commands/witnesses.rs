@@ -15,7 +15,8 @@ use crate::operator::cli::Output;
 use crate::operator::output::{
     Column, Member, Printer, Row, document, note, number, row_of, text, visible,
 };
-use crate::operator::{Exit, Failure};
+use crate::operator::{Exit, Failure, may_read};
+use crate::store::database_path;
 use crate::store::rebuild as rebuilding;
 use crate::store::verify::{self, Day, Range, Verified};
 use crate::system::clock;
@@ -33,6 +34,7 @@ const DAY_COLUMNS: &[Column] = &[
 
 /// `tilld verify`
 pub fn verify(config: &Config, range: Range, output: Output) -> Result<(), Failure> {
+    may_read(&database_path(&config.state_dir))?;
     let started = clock::monotonic();
     let bar = ProgressBar::hidden();
     bar.set_style(
