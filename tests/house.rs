@@ -100,6 +100,13 @@ fn banned_calls_stand_nowhere() {
     none(&lines_with(&all_rust_files(), BANNED_EVERYWHERE));
 }
 
+/// `print` and its kin panic when nobody reads, and a panic leaves things behind.
+#[test]
+fn what_is_printed_is_written_so_that_a_closed_pipe_is_an_error_like_any_other() {
+    let printing = ["print", "println", "eprint", "eprintln"].map(|name| (name, "!("));
+    none(&lines_with(&rust_files("src"), &printing));
+}
+
 #[test]
 fn clocks_are_read_in_one_file_only() {
     let mut files = all_rust_files();

@@ -2,10 +2,12 @@
 //! its own; posts what SkyPay has published and shows what comes back.
 
 use std::fs;
+use std::future::Future;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,6 +20,7 @@ use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 
@@ -95,27 +98,65 @@ fn steps() -> Vec<Step> {
 /// Shows the demo; with `once` it ends after the last answer instead of going on serving.
 pub fn run(once: bool) -> Result<(), Failure> {
     logging::start(LevelFilter::Error)?;
+    let runtime = serve::runtime()?;
+    // From before the directory is made, so that it is removed however the demo is ended.
+    let asked_to_stop = {
+        let _guard = runtime.enter();
+        asked_to_stop()?
+    };
     let directory = TempDir::with_prefix("tilld-demo-")?;
     let config_file = directory.path().join("tilld.toml");
     write_configuration(directory.path())?;
     let config = Config::load(&config_file)?;
-    serve::runtime()?.block_on(async {
+    let ended = runtime.block_on(async {
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, listening) = oneshot::channel();
         let daemon = serve::serve(&config, ready, async { drop(stopped.await) });
         let visitor = async {
             let Ok(address) = listening.await else { return Ok(()) };
-            let shown = show(&config_file, address).await;
-            if shown.is_ok() && !once {
-                println!("\nServing until Ctrl-C.");
-                serve::asked_to_stop()?.await;
-            }
+            let shown = guide(&config_file, address, once, asked_to_stop).await;
             drop(stop);
             shown
         };
         let (served, shown) = tokio::join!(daemon, visitor);
         served.and(shown)
+    });
+    directory.close()?;
+    ended
+}
+
+/// Resolves at whatever ends the daemon, and when the terminal is closed.
+fn asked_to_stop() -> io::Result<impl Future<Output = ()>> {
+    let asked = serve::asked_to_stop()?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            () = asked => {}
+            _ = hangup.recv() => {}
+        }
     })
+}
+
+/// Shows all of it, and then stays until asked to stop, unless `once`.
+async fn guide(
+    config_file: &Path,
+    address: SocketAddr,
+    once: bool,
+    asked_to_stop: impl Future<Output = ()>,
+) -> Result<(), Failure> {
+    let mut out = io::stdout();
+    let mut asked_to_stop = pin!(asked_to_stop);
+    tokio::select! {
+        shown = show(&mut out, config_file, address) => shown?,
+        () = &mut asked_to_stop => {
+            return Err(Failure::new(Exit::Error, "ended before the last answer"));
+        }
+    }
+    if !once {
+        writeln!(out, "\nServing until Ctrl-C.")?;
+        asked_to_stop.await;
+    }
+    Ok(())
 }
 
 fn write_configuration(directory: &Path) -> io::Result<()> {
@@ -141,25 +182,33 @@ fn write_configuration(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-async fn show(config_file: &Path, address: SocketAddr) -> Result<(), Failure> {
+async fn show(
+    out: &mut impl Write,
+    config_file: &Path,
+    address: SocketAddr,
+) -> Result<(), Failure> {
     let certificate = config_file.with_file_name("state").join("tls/cert.pem");
     let client = Client::new(address, &certificate)?;
-    println!("tilld answers on https://{address}/collectionCollect (sandbox, loopback only)\n");
+    writeln!(
+        out,
+        "tilld answers on https://{address}/collectionCollect (sandbox, loopback only)\n"
+    )?;
     let mut undocumented = 0;
     for (i, step) in steps().iter().enumerate() {
-        println!("{}. {}", i + 1, step.title);
-        println!("{}", indented(&step.body, "   > "));
-        let answer = client.post(step).await?;
-        println!("{}", indented(&answer, "   < "));
+        writeln!(out, "{}. {}", i + 1, step.title)?;
+        writeln!(out, "{}", indented(&step.body, "   > "))?;
+        let answer = client.post(out, step).await?;
+        writeln!(out, "{}", indented(&answer, "   < "))?;
         let code = code_of(&answer);
         if code == step.documented {
-            println!("   = {code}, as documented\n");
+            writeln!(out, "   = {code}, as documented\n")?;
         } else {
             undocumented += 1;
-            println!("   ! {code}, but {} is documented\n", step.documented);
+            writeln!(out, "   ! {code}, but {} is documented\n", step.documented)?;
         }
     }
-    println!(
+    writeln!(
+        out,
         "Try it yourself:\n  curl --cacert {} https://localhost:{}/collectionCollect --data '{}'",
         certificate.display(),
         address.port(),
@@ -168,8 +217,8 @@ async fn show(config_file: &Path, address: SocketAddr) -> Result<(), Failure> {
             .replace("B6C13B76E4BF", "R-0003")
             .replace("\n    ", "")
             .replace('\n', "")
-    );
-    println!("Read the books:\n  tilld list --config {}", config_file.display());
+    )?;
+    writeln!(out, "Read the books:\n  tilld list --config {}", config_file.display())?;
     match undocumented {
         0 => Ok(()),
         count => Err(Failure::new(Exit::Error, format!("{count} answers were not documented"))),
@@ -199,11 +248,11 @@ impl Client {
     }
 
     /// Posts the step's body, and gives the answer decrypted.
-    async fn post(&self, step: &Step) -> Result<String, Failure> {
+    async fn post(&self, out: &mut impl Write, step: &Step) -> Result<String, Failure> {
         let password = Password::new(PASSWORD);
         let body = if step.encrypted { password.seal(&step.body) } else { step.body.clone() };
         if step.encrypted {
-            println!("{}", indented(&body, "   > "));
+            writeln!(out, "{}", indented(&body, "   > "))?;
         }
         let answer = self
             .exchange(body)
@@ -212,7 +261,7 @@ impl Client {
         if !step.encrypted {
             return Ok(answer);
         }
-        println!("{}", indented(&answer, "   < "));
+        writeln!(out, "{}", indented(&answer, "   < "))?;
         Sealed::decode(answer.as_bytes())
             .and_then(|sealed| password.open(&sealed))
             .ok_or_else(|| Failure::new(Exit::Error, "the answer is not encrypted as expected"))

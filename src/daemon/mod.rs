@@ -4,18 +4,22 @@ mod checks;
 mod demo;
 mod serve;
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use crate::config::Config;
 use crate::operator::cli::{Cli, Command};
-use crate::operator::{Failure, commands};
+use crate::operator::{Failure, commands, may_read};
 
 /// Carries out what was typed.
 pub fn run(cli: &Cli) -> ExitCode {
     match carry_out(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("tilld: {failure}");
+            if !failure.message.is_empty() {
+                // A closed standard error is nobody who listens.
+                let _ = writeln!(io::stderr(), "tilld: {failure}");
+            }
             ExitCode::from(failure.exit as u8)
         }
     }
@@ -26,5 +30,8 @@ fn carry_out(cli: &Cli) -> Result<(), Failure> {
         return demo::run(once);
     }
     let config = Config::load(&cli.config)?;
-    commands::run(&cli.command, &config).unwrap_or_else(|| serve::run(&config))
+    commands::run(&cli.command, &config).unwrap_or_else(|| {
+        may_read(&config.state_dir)?;
+        serve::run(&config)
+    })
 }

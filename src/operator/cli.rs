@@ -92,8 +92,11 @@ pub enum CertCommand {
     /// Show names, validity and SHA-256 fingerprint
     Show {
         /// Print the certificate itself, to be given to a till
-        #[arg(long)]
+        #[arg(long, conflicts_with = "output")]
         pem: bool,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
     },
 }
 

@@ -9,6 +9,9 @@ pub mod commands;
 mod output;
 
 use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::Path;
 
 use crate::config::ConfigError;
 use crate::store::{OpenError, OpenErrorKind};
@@ -33,7 +36,7 @@ pub enum Exit {
 pub struct Failure {
     /// The exit code.
     pub exit: Exit,
-    /// What happened, what it means, what to do.
+    /// What happened, what it means, what to do; empty when there is nobody to be told.
     pub message: String,
 }
 
@@ -68,12 +71,29 @@ impl From<OpenError> for Failure {
     }
 }
 
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Failure {
-        let exit = match error.kind() {
-            std::io::ErrorKind::PermissionDenied => Exit::Permission,
-            _ => Exit::Error,
-        };
-        Failure::new(exit, error.to_string())
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        match error.kind() {
+            // Whoever read the output has seen enough of it, as `head` has: no news to anybody.
+            io::ErrorKind::BrokenPipe => Failure::new(Exit::Error, ""),
+            io::ErrorKind::PermissionDenied => Failure::new(Exit::Permission, error.to_string()),
+            _ => Failure::new(Exit::Error, error.to_string()),
+        }
+    }
+}
+
+/// Fails when this user has no right to read a file or directory. Whatever else is wrong with it,
+/// its reader says better.
+pub fn may_read(path: &Path) -> Result<(), Failure> {
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let message = format!(
+                "{}: this user has not the right to read it, or to enter a directory on the way \
+                 to it: use sudo, or a user in the group that owns it",
+                path.display()
+            );
+            Err(Failure::new(Exit::Permission, message))
+        }
+        _ => Ok(()),
     }
 }

@@ -2,8 +2,9 @@
 
 use std::io::{self, Write};
 
-use comfy_table::{Table, presets};
+use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Map, Value};
+use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
 use super::cli::Output;
 
@@ -13,6 +14,32 @@ const SCHEMA_VERSION: u32 = 1;
 /// One row, its members in the order in which they are printed.
 pub type Row = Map<String, Value>;
 
+/// A member of rows made of `T`: its name, and how its value is told.
+pub type Member<T> = (&'static str, fn(&T) -> Value);
+
+/// The row that tells `members` of a thing.
+pub fn row_of<T>(members: &[Member<T>], thing: &T) -> Row {
+    members.iter().map(|(name, value)| ((*name).to_owned(), value(thing))).collect()
+}
+
+/// A column of a table for people.
+#[derive(Clone, Copy)]
+pub struct Column {
+    member: &'static str,
+    heading: &'static str,
+    alignment: CellAlignment,
+}
+
+/// A column of text.
+pub const fn text(member: &'static str, heading: &'static str) -> Column {
+    Column { member, heading, alignment: CellAlignment::Left }
+}
+
+/// A column of money or numbers, which are compared by their last digits.
+pub const fn number(member: &'static str, heading: &'static str) -> Column {
+    Column { member, heading, alignment: CellAlignment::Right }
+}
+
 /// Prints rows one by one, so that a long list needs no memory; a table waits for its last row.
 pub struct Printer<'a, W: Write> {
     out: W,
@@ -21,30 +48,20 @@ pub struct Printer<'a, W: Write> {
 }
 
 enum Form<'a> {
-    Table { table: Box<Table>, columns: &'a [(&'a str, &'a str)] },
+    Table { table: Box<Table>, columns: &'a [Column] },
     Json { name: &'a str },
     Jsonl,
-    Csv { pending: Vec<u8> },
+    Csv,
 }
 
 impl<'a, W: Write> Printer<'a, W> {
-    /// A printer of rows called `name`; a table shows only `columns`, as (member, heading).
-    pub fn new(
-        out: W,
-        output: Output,
-        name: &'a str,
-        columns: &'a [(&'a str, &'a str)],
-    ) -> Printer<'a, W> {
+    /// A printer of rows called `name`; a table shows only `columns`.
+    pub fn new(out: W, output: Output, name: &'a str, columns: &'a [Column]) -> Printer<'a, W> {
         let form = match output {
-            Output::Table => {
-                let mut table = Box::new(Table::new());
-                table.load_style(presets::NOTHING);
-                table.set_header(columns.iter().map(|(_, heading)| *heading));
-                Form::Table { table, columns }
-            }
+            Output::Table => Form::Table { table: Box::new(empty_table(columns)), columns },
             Output::Json => Form::Json { name },
             Output::Jsonl => Form::Jsonl,
-            Output::Csv => Form::Csv { pending: Vec::new() },
+            Output::Csv => Form::Csv,
         };
         Printer { out, form, count: 0 }
     }
@@ -55,7 +72,7 @@ impl<'a, W: Write> Printer<'a, W> {
         self.count += 1;
         match &mut self.form {
             Form::Table { table, columns } => {
-                table.add_row(columns.iter().map(|(member, _)| plain(&row[*member])));
+                table.add_row(columns.iter().map(|column| shown(&row[column.member])));
                 Ok(())
             }
             Form::Json { name } if is_first => {
@@ -64,35 +81,59 @@ impl<'a, W: Write> Printer<'a, W> {
             }
             Form::Json { .. } => write!(self.out, ",\n{}", Value::from(row.clone())),
             Form::Jsonl => writeln!(self.out, "{}", Value::from(row.clone())),
-            Form::Csv { pending } => {
-                pending.clear();
-                let mut line = csv::Writer::from_writer(&mut *pending);
+            Form::Csv => {
                 if is_first {
-                    line.write_record(row.keys())?;
+                    self.csv_line(row.keys())?;
                 }
-                line.write_record(row.values().map(|value| harmless(plain(value))))?;
-                line.flush()?;
-                drop(line);
-                self.out.write_all(pending)
+                self.csv_line(row.values().map(|value| harmless(plain(value))))
             }
         }
     }
 
-    /// Prints what is still to be printed, and tells how many rows there were.
-    pub fn finish(mut self) -> io::Result<usize> {
+    /// Prints what is still to be printed, and tells how many rows there were. A CSV without rows
+    /// still has its heading: the members that rows would have had.
+    pub fn finish<'m>(mut self, members: impl IntoIterator<Item = &'m str>) -> io::Result<usize> {
         match &self.form {
             Form::Table { table, .. } if self.count > 0 => {
                 for line in table.lines() {
-                    writeln!(self.out, "{}", line.trim())?;
+                    writeln!(self.out, "{}", line.trim_end())?;
                 }
             }
             Form::Json { name } if self.count == 0 => writeln!(self.out, "{}]}}", opening(name))?,
             Form::Json { .. } => writeln!(self.out, "\n]}}")?,
-            Form::Table { .. } | Form::Jsonl | Form::Csv { .. } => {}
+            Form::Csv if self.count == 0 => self.csv_line(members)?,
+            Form::Table { .. } | Form::Jsonl | Form::Csv => {}
         }
         self.out.flush()?;
         Ok(self.count)
     }
+
+    fn csv_line(&mut self, cells: impl IntoIterator<Item = impl AsRef<[u8]>>) -> io::Result<()> {
+        // Not straight to `out`, which the CSV writer would flush after each line.
+        let mut line = csv::Writer::from_writer(Vec::new());
+        line.write_record(cells)?;
+        let line = line.into_inner().map_err(csv::IntoInnerError::into_error)?;
+        self.out.write_all(&line)
+    }
+}
+
+fn empty_table(columns: &[Column]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(columns.iter().map(|column| column.heading));
+    for (i, column) in columns.iter().enumerate() {
+        if let Some(settings) = table.column_mut(i) {
+            settings.set_cell_alignment(column.alignment);
+            settings.set_padding((u16::from(i > 0), 1));
+        }
+    }
+    table
+}
+
+/// Tells a person something beside the data, on standard error; when that is closed, nobody
+/// listens.
+pub fn note(text: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// A JSON document of one object, with the schema's version in front.
@@ -117,6 +158,34 @@ pub fn plain(value: &Value) -> String {
     }
 }
 
+/// A value as a cell for people.
+pub fn shown(value: &Value) -> String {
+    visible(&plain(value))
+}
+
+/// Text that callers wrote, made harmless for a terminal: what would steer it, break the line or
+/// turn the direction of reading is shown as an escape such as `\u{202e}`.
+pub fn visible(text: &str) -> String {
+    let is_hidden = |c: char| {
+        matches!(
+            c.general_category(),
+            GeneralCategory::Control
+                | GeneralCategory::Format
+                | GeneralCategory::LineSeparator
+                | GeneralCategory::ParagraphSeparator
+        )
+    };
+    let mut visible = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_hidden(c) {
+            visible.extend(c.escape_unicode());
+        } else {
+            visible.push(c);
+        }
+    }
+    visible
+}
+
 /// A spreadsheet takes a cell that begins with one of these as a formula; numbers stay as they
 /// are, and everything else gets the apostrophe that makes it text.
 fn harmless(cell: String) -> String {
@@ -130,13 +199,15 @@ mod tests {
 
     use super::*;
 
+    const COLUMNS: &[Column] = &[number("a", "NO"), text("b", "B")];
+
     fn printed(output: Output, rows: &[Value]) -> String {
         let mut out = Vec::new();
-        let mut printer = Printer::new(&mut out, output, "things", &[("a", "A"), ("b", "B")]);
+        let mut printer = Printer::new(&mut out, output, "things", COLUMNS);
         for row in rows {
             printer.row(row.as_object().unwrap()).unwrap();
         }
-        printer.finish().unwrap();
+        printer.finish(["a", "b"]).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -150,14 +221,30 @@ mod tests {
             "{\"a\":1,\"b\":[\"x\",\"y\"]}\n{\"a\":2,\"b\":null}\n"
         );
         assert_eq!(printed(Output::Csv, &rows), "a,b\n1,x y\n2,\n");
-        assert_eq!(printed(Output::Table, &rows), "A  B\n1  x y\n2\n");
+        assert_eq!(printed(Output::Table, &rows), "NO  B\n 1  x y\n 2\n");
     }
 
     #[test]
     fn an_empty_list_is_still_a_document() {
         let json: Value = serde_json::from_str(&printed(Output::Json, &[])).unwrap();
         assert_eq!(json, json!({"schema_version": 1, "things": []}));
+        assert_eq!(printed(Output::Csv, &[]), "a,b\n");
+        assert_eq!(printed(Output::Jsonl, &[]), "");
         assert_eq!(printed(Output::Table, &[]), "");
+    }
+
+    #[test]
+    fn what_callers_wrote_cannot_steer_a_terminal_and_stays_exact_for_machines() {
+        let hostile = "\u{1b}[2J\u{9b}31m\u{202e}\n\r\u{2028}\u{2029}\u{ad}Ñ";
+        let rows = [json!({"a": 1, "b": hostile})];
+        let table = printed(Output::Table, &rows);
+        let escaped = r"\u{1b}[2J\u{9b}31m\u{202e}\u{a}\u{d}\u{2028}\u{2029}\u{ad}Ñ";
+        assert_eq!(table, format!("NO  B\n 1  {escaped}\n"));
+        let json: Value = serde_json::from_str(&printed(Output::Json, &rows)).unwrap();
+        assert_eq!(json["things"][0]["b"], hostile);
+        let csv = printed(Output::Csv, &rows);
+        let mut reader = csv::Reader::from_reader(csv.as_bytes());
+        assert_eq!(&reader.records().next().unwrap().unwrap()[1], hostile);
     }
 
     #[test]

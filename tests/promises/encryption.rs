@@ -192,6 +192,7 @@ fn every_wrong_encryption_is_answered_with_the_same_bytes_as_a_wrong_key() {
         let answer = post(&daemon, &body);
         assert_eq!(answer.code(), "-1001", "{name}: {answer:?}");
         assert_eq!(answer.but_for_time(), wrong_key.but_for_time(), "{name}");
+        assert_eq!(answer.head_but_for_date(), wrong_key.head_but_for_date(), "{name}");
     }
     assert!(site.all().is_empty() && site.refusals().is_empty());
     assert_eq!(opened(&post(&daemon, &good), SKYPAY_PASSWORD).0, "1000");

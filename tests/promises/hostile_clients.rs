@@ -2,7 +2,7 @@
 //! in time, nothing grows without bound, and a till beside them gets its answer.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -22,6 +22,9 @@ const DRAINED_BYTES: usize = 256 * 1024;
 
 /// A flood ends within this many bytes: sockets on both sides buffer some.
 const FLOOD_BYTES_MAX: usize = 24 * 1024 * 1024;
+
+/// What a client of HTTP/2 says first (RFC 9113, 3.4).
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 fn head(extra: &str) -> String {
     format!("POST {PATH} HTTP/1.1\r\nHost: till\r\nContent-Type: {JSON}\r\n{extra}\r\n")
@@ -159,22 +162,38 @@ fn other_protocols_on_the_port_get_an_end_and_no_collection() {
     let daemon = site.start();
     let plain = request(PATH, JSON, &[], Confirmation::fresh().text().as_bytes());
     let long_hello = [vec![0x16, 3, 1, 0x40, 0], vec![0; 20_000]].concat();
-    for bytes in [&plain, &long_hello, &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec()] {
+    for (bytes, is_text) in [(&plain, true), (&H2_PREFACE.to_vec(), true), (&long_hello, false)] {
         let mut tcp = TcpStream::connect(daemon.address()).unwrap();
         tcp.set_read_timeout(Some(CUT_MAX)).unwrap();
         let _ = tcp.write_all(bytes);
+        let _ = tcp.shutdown(Shutdown::Write);
         let mut answer = Vec::new();
         if let Err(error) = tcp.read_to_end(&mut answer) {
             assert!(is_close(&error), "it is not cut: {error}");
         }
-        assert!(!String::from_utf8_lossy(&answer).contains("1000"), "{answer:?}");
+        let answer = String::from_utf8_lossy(&answer);
+        if is_text {
+            assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
+            assert!(answer.contains("Content-Type: text/plain"), "{answer}");
+            let text = "\r\n\r\nThis port speaks HTTPS; use https:// in the URL.\n";
+            assert!(answer.ends_with(text), "{answer}");
+        } else {
+            assert!(!answer.contains("HTTP"), "{answer}");
+        }
     }
+    assert!(site.all().is_empty());
+    assert_served(&daemon);
+}
+
+#[test]
+fn http_2_inside_tls_is_closed_without_an_answer() {
+    let site = Setup::live().prepare();
+    let daemon = site.start();
     let mut till = daemon.till();
-    till.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
-    if let Ok(answer) = till.receive() {
-        assert!((400..600).contains(&answer.status), "{answer:?}");
-    }
+    let confirmation = request(PATH, JSON, &[], Confirmation::fresh().text().as_bytes());
+    till.send(&[H2_PREFACE, b"\0\0\0\x04\0\0\0\0\0", &confirmation].concat()).unwrap();
     till.wait_for_close().unwrap();
+    assert!(till.nothing_received());
     assert!(site.all().is_empty());
     assert_served(&daemon);
 }
@@ -287,7 +306,19 @@ fn below_the_disk_reserve_repeats_stand_and_new_ones_are_recorded_later() {
         assert_eq!(said, ("-1009".into(), "An Unpredictable exception occurs".into()));
     }
     assert_eq!(daemon.code(&recorded), "-1015");
+    assert_eq!(daemon.code(&recorded.clone().with("phone", "09170000001")), "-1015");
     assert_eq!(site.all().len(), 1);
+    for refused in [
+        Confirmation::fresh().without("phone"),
+        Confirmation::fresh().with("amount", "1e3"),
+        Confirmation::fresh().with("action", "collectionInquiry"),
+        recorded.clone().with("amount", "1.00"),
+        recorded.clone().with("receiptNumber", "another"),
+    ] {
+        assert_eq!(daemon.code(&refused), "-1009", "it cannot be kept: {}", refused.text());
+    }
+    assert!(site.refusals().is_empty());
+    assert_eq!(daemon.code(&new.clone().with("authentication", "wrong")), "-1001");
     daemon.stop();
 
     site.configure(&Setup::live());

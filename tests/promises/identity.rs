@@ -43,6 +43,27 @@ fn a_repeat_stands_even_when_the_till_stamped_phone_and_time_anew() {
 }
 
 #[test]
+fn every_repeat_is_counted_and_20_of_its_variants_are_kept() {
+    let site = Setup::live().prepare();
+    let daemon = site.start();
+    let first = Confirmation::fresh();
+    assert_eq!(daemon.code(&first), "1000");
+    for number in 0..25 {
+        let phone = format!("0917{number:07}");
+        assert_eq!(daemon.code(&first.clone().with("phone", phone)), "-1015");
+    }
+    assert_eq!(daemon.code(&first), "-1015");
+    let story: Value = serde_json::from_str(&site.story(&first.get("contractNumber"))).unwrap();
+    let told = &story["stories"][0];
+    assert_eq!(told["repeats"], 26, "{told}");
+    let variants = told["variants"].as_array().expect("variants");
+    let phones: Vec<String> =
+        variants.iter().map(|variant| variant["phone"].as_str().unwrap().to_owned()).collect();
+    let expected: Vec<String> = (0..20).map(|number| format!("0917{number:07}")).collect();
+    assert_eq!(phones, expected);
+}
+
+#[test]
 fn the_same_receipt_for_another_amount_or_channel_is_a_conflict() {
     let site = Setup::live().prepare();
     let daemon = site.start();

@@ -19,10 +19,19 @@ mod encryption;
 mod bad_input;
 
 #[cfg(test)]
+mod relays;
+
+#[cfg(test)]
+mod client_certificates;
+
+#[cfg(test)]
 mod hostile_clients;
 
 #[cfg(test)]
 mod durability;
+
+#[cfg(test)]
+mod failing_disk;
 
 #[cfg(test)]
 mod foreign_clients;
@@ -36,5 +45,13 @@ mod storage;
 #[cfg(test)]
 mod tape;
 
+mod printing;
 #[cfg(test)]
 mod tape_damage;
+
+#[cfg(test)]
+#[cfg(test)]
+mod exit_codes;
+
+#[cfg(test)]
+mod demo;

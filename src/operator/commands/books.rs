@@ -8,31 +8,33 @@ use crate::config::Config;
 use crate::domain::collection::{BranchName, Collection};
 use crate::domain::flags::Flag;
 use crate::operator::cli::{ListArgs, Output};
-use crate::operator::output::{Printer, Row, document, plain};
+use crate::operator::output::{
+    Column, Member, Printer, Row, document, note, number, plain, row_of, shown, text, visible,
+};
 use crate::operator::{Exit, Failure};
 use crate::skypay::channel;
-use crate::store::KeptRefusal;
 use crate::store::reader::{Filter, Listed, PAGE_ROWS, Reader, Story};
+use crate::store::{KeptRefusal, OpenError};
 
-const LIST_COLUMNS: &[(&str, &str)] = &[
-    ("sequence", "NO"),
-    ("accepted_at", "ACCEPTED"),
-    ("contract", "CONTRACT"),
-    ("receipt", "RECEIPT"),
-    ("amount", "PESOS"),
-    ("channel_name", "CHANNEL"),
-    ("caller", "CALLER"),
-    ("flags", "FLAGS"),
+const LIST_COLUMNS: &[Column] = &[
+    number("sequence", "NO"),
+    text("accepted_at", "ACCEPTED"),
+    text("contract", "CONTRACT"),
+    text("receipt", "RECEIPT"),
+    number("amount", "PESOS"),
+    text("channel_name", "CHANNEL"),
+    text("caller", "CALLER"),
+    text("flags", "FLAGS"),
 ];
 
-const REFUSAL_COLUMNS: &[(&str, &str)] = &[
-    ("id", "NO"),
-    ("last_at", "LAST"),
-    ("count", "TIMES"),
-    ("code", "CODE"),
-    ("description", "WHY"),
-    ("caller", "CALLER"),
-    ("text", "WHAT IT SAID"),
+const REFUSAL_COLUMNS: &[Column] = &[
+    number("id", "NO"),
+    text("last_at", "LAST"),
+    number("count", "TIMES"),
+    number("code", "CODE"),
+    text("description", "WHY"),
+    text("caller", "CALLER"),
+    text("text", "WHAT IT SAID"),
 ];
 
 /// `tilld list`
@@ -46,24 +48,12 @@ pub fn list(config: &Config, args: &ListArgs) -> Result<(), Failure> {
         flag: args.flag,
     };
     let out = BufWriter::new(io::stdout().lock());
-    let mut printer = Printer::new(out, args.output, "collections", LIST_COLUMNS);
-    let mut before = None;
-    let mut left = args.limit;
-    while left > 0 {
-        let page = reader.collections(&filter, before, left)?;
-        let Some(last) = page.last() else { break };
-        before = Some(last.entry.sequence);
-        left -= page.len();
-        let is_last = page.len() < PAGE_ROWS;
-        for listed in &page {
-            printer.row(&collection_row(listed))?;
-        }
-        if is_last {
-            break;
-        }
-    }
-    if printer.finish()? == 0 && matches!(args.output, Output::Table) {
-        eprintln!("no such collection");
+    let printer = Printer::new(out, args.output, "collections", LIST_COLUMNS);
+    let count = print_pages(printer, COLLECTION, args.limit, |last, left| {
+        reader.collections(&filter, last.map(|listed: &Listed| listed.entry.sequence), left)
+    })?;
+    if count == 0 && matches!(args.output, Output::Table) {
+        note("no such collection");
     }
     Ok(())
 }
@@ -77,26 +67,42 @@ pub fn refusals(
 ) -> Result<(), Failure> {
     let reader = Reader::open(&config.state_dir)?;
     let out = BufWriter::new(io::stdout().lock());
-    let mut printer = Printer::new(out, output, "refusals", REFUSAL_COLUMNS);
-    let mut before = None;
-    let mut left = limit;
-    while left > 0 {
-        let page = reader.refusals(contract, before, left)?;
-        let Some(last) = page.last() else { break };
-        before = Some(last.id);
-        left -= page.len();
-        for kept in &page {
-            printer.row(&refusal_row(kept))?;
-        }
-    }
-    if printer.finish()? == 0 && matches!(output, Output::Table) {
-        eprintln!("nothing was refused");
+    let printer = Printer::new(out, output, "refusals", REFUSAL_COLUMNS);
+    let count = print_pages(printer, REFUSAL, limit, |last, left| {
+        reader.refusals(contract, last.map(|kept: &KeptRefusal| kept.id), left)
+    })?;
+    if count == 0 && matches!(output, Output::Table) {
+        note("nothing was refused");
     }
     let beyond = reader.refusals_beyond()?;
     if beyond > 0 {
-        eprintln!("{beyond} more were only counted, because too many came on one day");
+        note(format_args!("{beyond} more were only counted, because too many came on one day"));
     }
     Ok(())
+}
+
+/// Prints at most `limit` things, page by page; `page` gives what follows the last one printed.
+/// Gives how many there were.
+fn print_pages<T>(
+    mut printer: Printer<'_, impl Write>,
+    members: &[Member<T>],
+    limit: usize,
+    page: impl Fn(Option<&T>, usize) -> Result<Vec<T>, OpenError>,
+) -> Result<usize, Failure> {
+    let mut left = limit;
+    let mut last = None;
+    while left > 0 {
+        let mut things = page(last.as_ref(), left)?;
+        for thing in &things {
+            printer.row(&row_of(members, thing))?;
+        }
+        left -= things.len();
+        if things.len() < PAGE_ROWS {
+            break;
+        }
+        last = things.pop();
+    }
+    Ok(printer.finish(members.iter().map(|(name, _)| *name))?)
 }
 
 /// `tilld show`
@@ -128,7 +134,7 @@ pub fn show(config: &Config, reference: &str, output: Output) -> Result<(), Fail
             for story in &stories {
                 printer.row(&story_row(story))?;
             }
-            printer.finish()?;
+            printer.finish([])?;
         }
     }
     Ok(())
@@ -140,12 +146,12 @@ fn tell(mut out: impl Write, stories: &[Story]) -> io::Result<()> {
         if i > 0 {
             writeln!(out)?;
         }
-        let mut row = collection_row(&story.listed);
+        let mut row = row_of(COLLECTION, &story.listed);
         for hidden in ["amount_centavos", "currency"] {
             row.shift_remove(hidden);
         }
         for (member, value) in row.iter().filter(|(_, value)| !plain(value).is_empty()) {
-            writeln!(out, "{:<20} {}", member.replace('_', " "), plain(value))?;
+            writeln!(out, "{:<20} {}", member.replace('_', " "), shown(value))?;
         }
         for variant in &story.variants {
             writeln!(
@@ -164,10 +170,10 @@ fn tell(mut out: impl Write, stories: &[Story]) -> io::Result<()> {
                 "{:<20} {} {} ({} times, last at {}): {}",
                 "refused",
                 refused.code,
-                refused.description,
+                visible(&refused.description),
                 kept.count,
                 kept.last_at,
-                refused.text
+                visible(&refused.text)
             )?;
         }
     }
@@ -175,7 +181,7 @@ fn tell(mut out: impl Write, stories: &[Story]) -> io::Result<()> {
 }
 
 fn story_row(story: &Story) -> Row {
-    let mut row = collection_row(&story.listed);
+    let mut row = row_of(COLLECTION, &story.listed);
     let variants = story.variants.iter().map(|variant| {
         json!({
             "phone": variant.phone.as_str(),
@@ -184,74 +190,67 @@ fn story_row(story: &Story) -> Row {
         })
     });
     row.insert("variants".to_owned(), variants.collect());
-    let refusals = story.refusals.iter().map(|kept| Value::from(refusal_row(kept)));
+    let refusals = story.refusals.iter().map(|kept| Value::from(row_of(REFUSAL, kept)));
     row.insert("refusals".to_owned(), refusals.collect());
     row
 }
 
-fn collection_row(listed: &Listed) -> Row {
-    let entry = &listed.entry;
-    let provenance = &entry.provenance;
-    let Collection { contract, receipt, amount, phone, collected_at, channel } =
-        &entry.confirmation.collection;
-    let flags: Vec<&str> = entry.confirmation.flags.iter().map(Flag::as_str).collect();
-    row(json!({
-        "sequence": entry.sequence,
-        "contract": contract.as_str(),
-        "receipt": receipt.as_str(),
-        "amount": amount.to_string(),
-        "amount_centavos": amount.centavos(),
-        "currency": "PHP",
-        "phone": phone.as_str(),
-        "collected_at": collected_at.to_rfc3339(),
-        "accepted_at": entry.accepted_at.to_string(),
-        "business_date": entry.business_date.to_string(),
-        "channel": channel.code(),
-        "channel_name": channel::name(*channel).map_or_else(|| channel.to_string(), str::to_owned),
-        "caller": provenance.caller.as_str(),
-        "branch": provenance.branch.as_ref().map(BranchName::as_str),
-        "flags": flags,
-        "repeats": listed.repeats.map_or(0, |repeats| repeats.count),
-        "last_repeat_at": listed.repeats.map(|repeats| repeats.last_at.to_string()),
-        "queued": listed.is_queued,
-        "tape_line": listed.line,
-        "intact": listed.is_intact,
-        "form": provenance.form.as_str(),
-        "key_id": provenance.key_id.to_string(),
-        "peer": provenance.peer.to_string(),
-        "client_certificate": provenance.client_certificate.map(|digest| digest.to_string()),
-        "amount_text": entry.confirmation.amount_text,
-        "contract_field": entry.confirmation.contract_field.as_str(),
-        "unknown_fields": entry.confirmation.unknown_fields,
-        "body_sha256": provenance.body_digest.to_string(),
-    }))
+/// What machines are told of a collection.
+const COLLECTION: &[Member<Listed>] = &[
+    ("sequence", |listed| listed.entry.sequence.into()),
+    ("contract", |listed| collection(listed).contract.as_str().into()),
+    ("receipt", |listed| collection(listed).receipt.as_str().into()),
+    ("amount", |listed| collection(listed).amount.to_string().into()),
+    ("amount_centavos", |listed| collection(listed).amount.centavos().into()),
+    ("currency", |_| "PHP".into()),
+    ("phone", |listed| collection(listed).phone.as_str().into()),
+    ("collected_at", |listed| collection(listed).collected_at.to_rfc3339().into()),
+    ("accepted_at", |listed| listed.entry.accepted_at.to_string().into()),
+    ("business_date", |listed| listed.entry.business_date.to_string().into()),
+    ("channel", |listed| collection(listed).channel.code().into()),
+    ("channel_name", |listed| {
+        let channel = collection(listed).channel;
+        channel::name(channel).map_or_else(|| channel.to_string(), str::to_owned).into()
+    }),
+    ("caller", |listed| listed.entry.provenance.caller.as_str().into()),
+    ("branch", |listed| listed.entry.provenance.branch.as_ref().map(BranchName::as_str).into()),
+    ("flags", |listed| listed.entry.confirmation.flags.iter().map(Flag::as_str).collect()),
+    ("repeats", |listed| listed.repeats.map_or(0, |repeats| repeats.count).into()),
+    ("last_repeat_at", |listed| listed.repeats.map(|repeats| repeats.last_at.to_string()).into()),
+    ("queued", |listed| listed.is_queued.into()),
+    ("tape_line", |listed| listed.line.into()),
+    ("intact", |listed| listed.is_intact.into()),
+    ("form", |listed| listed.entry.provenance.form.as_str().into()),
+    ("key_id", |listed| listed.entry.provenance.key_id.to_string().into()),
+    ("peer", |listed| listed.entry.provenance.peer.to_string().into()),
+    ("client_certificate", |listed| {
+        listed.entry.provenance.client_certificate.map(|digest| digest.to_string()).into()
+    }),
+    ("amount_text", |listed| listed.entry.confirmation.amount_text.as_str().into()),
+    ("contract_field", |listed| listed.entry.confirmation.contract_field.as_str().into()),
+    ("unknown_fields", |listed| listed.entry.confirmation.unknown_fields.as_deref().into()),
+    ("body_sha256", |listed| listed.entry.provenance.body_digest.to_string().into()),
+];
+
+fn collection(listed: &Listed) -> &Collection {
+    &listed.entry.confirmation.collection
 }
 
-fn refusal_row(kept: &KeptRefusal) -> Row {
-    let refused = &kept.refused;
-    let flags: Vec<&str> = refused.flags.iter().map(Flag::as_str).collect();
-    row(json!({
-        "id": kept.id,
-        "code": refused.code,
-        "description": refused.description,
-        "contract": refused.contract,
-        "caller": refused.provenance.caller.as_str(),
-        "branch": refused.provenance.branch.as_ref().map(BranchName::as_str),
-        "count": kept.count,
-        "first_at": kept.first_at.to_string(),
-        "last_at": kept.last_at.to_string(),
-        "flags": flags,
-        "form": refused.provenance.form.as_str(),
-        "key_id": refused.provenance.key_id.to_string(),
-        "peer": refused.provenance.peer.to_string(),
-        "text": refused.text,
-        "body_sha256": refused.provenance.body_digest.to_string(),
-    }))
-}
-
-fn row(value: Value) -> Row {
-    match value {
-        Value::Object(row) => row,
-        _ => Row::new(),
-    }
-}
+/// What machines are told of a kept refusal.
+const REFUSAL: &[Member<KeptRefusal>] = &[
+    ("id", |kept| kept.id.into()),
+    ("code", |kept| kept.refused.code.into()),
+    ("description", |kept| kept.refused.description.as_str().into()),
+    ("contract", |kept| kept.refused.contract.as_deref().into()),
+    ("caller", |kept| kept.refused.provenance.caller.as_str().into()),
+    ("branch", |kept| kept.refused.provenance.branch.as_ref().map(BranchName::as_str).into()),
+    ("count", |kept| kept.count.into()),
+    ("first_at", |kept| kept.first_at.to_string().into()),
+    ("last_at", |kept| kept.last_at.to_string().into()),
+    ("flags", |kept| kept.refused.flags.iter().map(Flag::as_str).collect()),
+    ("form", |kept| kept.refused.provenance.form.as_str().into()),
+    ("key_id", |kept| kept.refused.provenance.key_id.to_string().into()),
+    ("peer", |kept| kept.refused.provenance.peer.to_string().into()),
+    ("text", |kept| kept.refused.text.as_str().into()),
+    ("body_sha256", |kept| kept.refused.provenance.body_digest.to_string().into()),
+];

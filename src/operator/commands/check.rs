@@ -1,5 +1,7 @@
 //! `tilld config check`: reads all that the daemon would read, with the daemon's own eyes.
 
+use std::io::{self, Write as _};
+
 use crate::config::{Config, Tls, secrets};
 use crate::net::tls::{self, TlsError};
 use crate::operator::{Exit, Failure};
@@ -23,8 +25,8 @@ pub fn config_check(config: &Config) -> Result<(), Failure> {
         1 => "1 caller".to_owned(),
         count => format!("{count} callers"),
     };
-    println!("configuration ok: mode {}, {callers}", config.mode.as_str());
-    Ok(())
+    let mode = config.mode.as_str();
+    Ok(writeln!(io::stdout(), "configuration ok: mode {mode}, {callers}")?)
 }
 
 fn check_tls(configured: &Tls) -> Result<(), TlsError> {

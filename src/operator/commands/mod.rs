@@ -24,6 +24,6 @@ pub fn run(command: &Command, config: &Config) -> Option<Result<(), Failure>> {
         }
         Command::Rebuild { despite_damage } => witnesses::rebuild(config, *despite_damage),
         Command::Config(ConfigCommand::Check) => check::config_check(config),
-        Command::Cert(CertCommand::Show { pem }) => cert::show(config, *pem),
+        Command::Cert(CertCommand::Show { pem, output }) => cert::show(config, *pem, *output),
     })
 }

@@ -1,18 +1,22 @@
 //! `tilld verify` and `tilld rebuild`: database and tape, held against each other.
 
-use std::io::{self, Write as _};
+use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::config::Config;
 use crate::domain::amount::Centavos;
+use crate::domain::time::BusinessDate;
 use crate::operator::cli::Output;
-use crate::operator::output::{Printer, Row, document};
-use crate::operator::{Exit, Failure};
+use crate::operator::output::{
+    Column, Member, Printer, Row, document, note, number, row_of, text, visible,
+};
+use crate::operator::{Exit, Failure, may_read};
+use crate::store::database_path;
 use crate::store::rebuild as rebuilding;
 use crate::store::verify::{self, Day, Range, Verified};
 use crate::system::clock;
@@ -20,16 +24,17 @@ use crate::system::clock;
 /// A check that is over sooner shows no progress.
 const PROGRESS_AFTER: Duration = Duration::from_secs(1);
 
-const DAY_COLUMNS: &[(&str, &str)] = &[
-    ("business_date", "DAY"),
-    ("database_count", "DATABASE"),
-    ("database_pesos", "PESOS"),
-    ("tape_count", "TAPE"),
-    ("tape_pesos", "PESOS"),
+const DAY_COLUMNS: &[Column] = &[
+    text("business_date", "DAY"),
+    number("database_count", "DATABASE"),
+    number("database_pesos", "PESOS"),
+    number("tape_count", "TAPE"),
+    number("tape_pesos", "PESOS"),
 ];
 
 /// `tilld verify`
 pub fn verify(config: &Config, range: Range, output: Output) -> Result<(), Failure> {
+    may_read(&database_path(&config.state_dir))?;
     let started = clock::monotonic();
     let bar = ProgressBar::hidden();
     bar.set_style(
@@ -53,8 +58,8 @@ pub fn verify(config: &Config, range: Range, output: Output) -> Result<(), Failu
 }
 
 fn print(verified: &Verified, output: Output) -> io::Result<()> {
-    let days = verified.days.iter().map(|(date, day)| day_row(&date.to_string(), day));
-    let mut out = io::stdout().lock();
+    let days = verified.days.iter().map(|(date, day)| row_of(DAY, &(*date, *day)));
+    let mut out = BufWriter::new(io::stdout().lock());
     if let Output::Json = output {
         let mut members = Row::new();
         members.insert("ok".to_owned(), verified.is_ok().into());
@@ -62,52 +67,51 @@ fn print(verified: &Verified, output: Output) -> io::Result<()> {
         members.insert("days".to_owned(), days.map(Value::from).collect());
         members.insert("differences_count".to_owned(), verified.differences_count.into());
         members.insert("differences".to_owned(), verified.differences.clone().into());
-        return writeln!(out, "{}", document(members));
+        writeln!(out, "{}", document(members))?;
+        return out.flush();
     }
     let mut printer = Printer::new(&mut out, output, "days", DAY_COLUMNS);
     for day in days {
         printer.row(&day)?;
     }
-    printer.finish()?;
+    printer.finish(DAY.iter().map(|(name, _)| *name))?;
     // Standard output is data only, but for people the differences are the data.
     if let Output::Table = output {
         for difference in &verified.differences {
-            writeln!(out, "{difference}")?;
+            writeln!(out, "{}", visible(difference))?;
         }
         let result = if verified.is_ok() { "database and tape agree" } else { "they do not agree" };
         writeln!(out, "{} lines on the tape: {result}", verified.lines)?;
     } else {
         for difference in &verified.differences {
-            eprintln!("{difference}");
+            note(visible(difference));
         }
     }
-    Ok(())
+    out.flush()
 }
 
-fn day_row(date: &str, day: &Day) -> Row {
-    let Day { database, tape } = day;
-    let row = json!({
-        "business_date": date,
-        "database_count": database.count,
-        "database_centavos": database.centavos,
-        "database_pesos": Centavos(database.centavos).to_string(),
-        "tape_count": tape.count,
-        "tape_centavos": tape.centavos,
-        "tape_pesos": Centavos(tape.centavos).to_string(),
-        "currency": "PHP",
-        "agree": database == tape,
-    });
-    row.as_object().cloned().unwrap_or_default()
-}
+/// What machines are told of a business date.
+const DAY: &[Member<(BusinessDate, Day)>] = &[
+    ("business_date", |(date, _)| date.to_string().into()),
+    ("database_count", |(_, day)| day.database.count.into()),
+    ("database_centavos", |(_, day)| day.database.centavos.into()),
+    ("database_pesos", |(_, day)| Centavos(day.database.centavos).to_string().into()),
+    ("tape_count", |(_, day)| day.tape.count.into()),
+    ("tape_centavos", |(_, day)| day.tape.centavos.into()),
+    ("tape_pesos", |(_, day)| Centavos(day.tape.centavos).to_string().into()),
+    ("currency", |_| "PHP".into()),
+    ("agree", |(_, day)| (day.database == day.tape).into()),
+];
 
 /// `tilld rebuild`
 pub fn rebuild(config: &Config, despite_damage: bool) -> Result<(), Failure> {
     must_own(&config.state_dir)?;
     let rebuilt = rebuilding::rebuild(&config.state_dir, config.mode, despite_damage)?;
+    let mut out = io::stdout().lock();
     for path in &rebuilt.moved_aside {
-        println!("moved aside: {}", path.display());
+        writeln!(out, "moved aside: {}", path.display())?;
     }
-    println!("a new database with {} collections is in place", rebuilt.collections);
+    writeln!(out, "a new database with {} collections is in place", rebuilt.collections)?;
     if rebuilt.damage.is_empty() {
         return Ok(());
     }

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
 };
@@ -30,6 +30,9 @@ pub struct Answer {
     pub body: String,
 }
 
+/// Who a client says that it is: its certificate in DER, and the key to it.
+pub type Identity = (CertificateDer<'static>, PrivateKeyDer<'static>);
+
 /// Trusts the certificate in this PEM file and nothing else.
 pub fn trusting(certificate: &Path) -> Arc<ClientConfig> {
     trusting_over(certificate, rustls::ALL_VERSIONS)
@@ -40,13 +43,28 @@ pub fn trusting_over(
     certificate: &Path,
     versions: &[&'static SupportedProtocolVersion],
 ) -> Arc<ClientConfig> {
+    trusting_as(certificate, versions, None)
+}
+
+/// The same for a client that can present a certificate of its own.
+pub fn trusting_as(
+    certificate: &Path,
+    versions: &[&'static SupportedProtocolVersion],
+    identity: Option<&Identity>,
+) -> Arc<ClientConfig> {
     let certificate = CertificateDer::from_pem_file(certificate).expect("the daemon's certificate");
     let mut roots = RootCertStore::empty();
     roots.add(certificate).expect("a certificate that can be trusted");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider);
     let builder = builder.with_protocol_versions(versions).expect("versions that ring has");
-    Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
+    let builder = builder.with_root_certificates(roots);
+    Arc::new(match identity {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => builder
+            .with_client_auth_cert(vec![certificate.clone()], key.clone_key())
+            .expect("a certificate and its key"),
+    })
 }
 
 /// A TCP connection from a loopback address of the test's choice.
@@ -214,6 +232,12 @@ impl Answer {
     /// The description of a plain answer.
     pub fn description(&self) -> String {
         self.reply().1
+    }
+
+    /// Status and headers without the date: what is left must be the same for every -1001.
+    pub fn head_but_for_date(&self) -> (u16, Vec<(String, String)>) {
+        let headers = self.headers.iter().filter(|(name, _)| name != "date");
+        (self.status, headers.cloned().collect())
     }
 
     /// The body without its responseTime: what is left must be the same for every -1001.

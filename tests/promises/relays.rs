@@ -1,0 +1,108 @@
+//! Another `tilld` that relays for its branch: what it sends was answered 1000 there, with the cash
+//! in the drawer, so it is always recorded.
+
+use serde_json::Value;
+
+use crate::support::site::flags;
+use crate::support::{Answer, Caller, Confirmation, Daemon, JSON, PATH, Setup};
+
+const BRANCH: &str = "MNL-042";
+const RELAY: &str = "branch-mnl-042";
+const RELAY_KEY: &str = "d3a1f0c2-relay";
+
+/// A setup that also knows the branch.
+fn with_branch(setup: Setup) -> Setup {
+    let option = format!("branch = {BRANCH:?}");
+    setup.caller(Caller::new(RELAY, &[RELAY_KEY]).option(&option))
+}
+
+/// A fresh confirmation by the relay.
+fn relayed() -> Confirmation {
+    Confirmation::fresh().by(RELAY, RELAY_KEY)
+}
+
+fn relay_with(daemon: &Daemon, headers: &[(&str, &str)], confirmation: &Confirmation) -> Answer {
+    daemon.till().post(PATH, JSON, headers, confirmation.text().as_bytes())
+}
+
+/// The code answered to what the branch relays.
+fn relay(daemon: &Daemon, confirmation: &Confirmation) -> String {
+    relay_with(daemon, &[("Tilld-Branch", BRANCH)], confirmation).code()
+}
+
+#[test]
+fn a_relay_that_does_not_name_its_branch_rightly_fails_verification() {
+    let site = with_branch(Setup::live()).prepare();
+    let daemon = site.start();
+    let wrong_key = daemon.confirm(&relayed().with("authentication", "wrong"));
+    let confirmation = relayed();
+    for headers in [
+        &[] as &[(&str, &str)],
+        &[("Tilld-Branch", "MNL-043")],
+        &[("Tilld-Branch", "mnl-042")],
+        &[("Tilld-Branch", "")],
+        &[("Tilld-Branch", "MNL-042, MNL-043")],
+        &[("Branch", BRANCH)],
+    ] {
+        let answer = relay_with(&daemon, headers, &confirmation);
+        assert_eq!(answer.code(), "-1001", "{headers:?}");
+        assert_eq!(answer.but_for_time(), wrong_key.but_for_time(), "{headers:?}");
+        assert_eq!(answer.head_but_for_date(), wrong_key.head_but_for_date(), "{headers:?}");
+    }
+    assert!(site.all().is_empty() && site.refusals().is_empty());
+    assert_eq!(relay(&daemon, &confirmation), "1000");
+    assert_eq!(relay(&daemon, &confirmation), "-1015");
+}
+
+#[test]
+fn the_list_tells_which_branch_relayed_a_collection() {
+    let site = with_branch(Setup::live()).prepare();
+    let daemon = site.start();
+    let (by_branch, by_till) = (relayed(), Confirmation::fresh().by_till());
+    assert_eq!(relay(&daemon, &by_branch), "1000");
+    assert_eq!(relay(&daemon, &by_till), "1000", "the header of who is no relay says nothing");
+    let row = site.only(&by_branch.get("contractNumber"));
+    assert_eq!((&row["branch"], &row["caller"]), (&BRANCH.into(), &RELAY.into()), "{row}");
+    assert_eq!(site.only(&by_till.get("contractNumber"))["branch"], Value::Null);
+}
+
+#[test]
+fn a_second_receipt_of_a_paid_contract_is_recorded_for_a_relay_and_flagged() {
+    let site = with_branch(Setup::live()).prepare();
+    let daemon = site.start();
+    let first = relayed();
+    let second = first.clone().with("receiptNumber", "second");
+    assert_eq!(relay(&daemon, &first), "1000");
+    assert_eq!(relay(&daemon, &second), "1000");
+    assert_eq!(relay(&daemon, &second), "-1015");
+    assert_eq!(relay(&daemon, &second.with("amount", "1.00")), "2005");
+    let contract = first.get("contractNumber");
+    let till_s = first.by_till().with("receiptNumber", "third");
+    assert_eq!(daemon.code(&till_s), "-1026", "only relays are spared the policy");
+    let rows = site.list(&["--contract", &contract]);
+    let found: Vec<(&Value, Vec<&str>)> =
+        rows.iter().map(|row| (&row["receipt"], flags(row))).collect();
+    let receipt = Value::from(rows[1]["receipt"].as_str().expect("a receipt"));
+    assert_eq!(found, [(&"second".into(), vec!["overpaid"]), (&receipt, vec![])]);
+    assert_eq!(site.list(&["--flag", "overpaid"]).len(), 1);
+}
+
+#[test]
+fn a_relay_may_send_every_prefix() {
+    let site = with_branch(Setup { prefixes: &["SKY98"], ..Setup::live() }).prepare();
+    let daemon = site.start();
+    assert_eq!(daemon.code(&Confirmation::fresh()), "2006");
+    assert_eq!(relay(&daemon, &relayed()), "1000");
+}
+
+#[test]
+fn a_relay_sends_no_masked_contract_even_to_a_sandbox() {
+    let site = with_branch(Setup::sandbox()).prepare();
+    let daemon = site.start();
+    let masked = |confirmation: Confirmation| confirmation.with("contractNumber", "SKY0XXXXXXXXXX");
+    assert_eq!(relay(&daemon, &masked(relayed())), "2003");
+    assert_eq!(daemon.code(&masked(Confirmation::fresh())), "1000");
+    let refusals = site.refusals();
+    assert_eq!(refusals.len(), 1);
+    assert_eq!(refusals[0]["branch"], BRANCH, "{refusals:?}");
+}
