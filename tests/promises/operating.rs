@@ -231,6 +231,23 @@ fn what_only_reads_works_with_the_daemon_up_or_down() {
 }
 
 #[test]
+fn a_rebuilt_database_is_as_private_as_the_one_that_the_daemon_made() {
+    let site = Setup::live().prepare();
+    let daemon = site.start();
+    assert_eq!(daemon.code(&Confirmation::fresh()), "1000");
+    daemon.stop();
+    let mode = || {
+        let database = fs::metadata(site.state_dir().join("tilld.db")).unwrap();
+        database.permissions().mode() & 0o777
+    };
+    let before = mode();
+    assert_eq!(before & 0o007, 0, "{before:o}");
+    printed(&site, &["rebuild"]);
+    assert_eq!(mode(), before);
+    assert_eq!(site.all().len(), 1);
+}
+
+#[test]
 fn the_log_of_a_busy_run_tells_no_secret_and_no_whole_phone_number() {
     let site = Setup { log_level: "debug", ..Setup::live() }.prepare();
     let daemon = site.start();

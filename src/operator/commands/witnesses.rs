@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use rustix::fs::Mode as FileMode;
 use serde_json::Value;
 
 use crate::config::Config;
@@ -23,6 +24,9 @@ use crate::system::clock;
 
 /// A check that is over sooner shows no progress.
 const PROGRESS_AFTER: Duration = Duration::from_secs(1);
+
+/// What is made here is the daemon's and its group's alone, as if the daemon had made it.
+const UMASK: u32 = 0o027;
 
 const DAY_COLUMNS: &[Column] = &[
     text("business_date", "DAY"),
@@ -106,6 +110,7 @@ const DAY: &[Member<(BusinessDate, Day)>] = &[
 /// `tilld rebuild`
 pub fn rebuild(config: &Config, despite_damage: bool) -> Result<(), Failure> {
     must_own(&config.state_dir)?;
+    rustix::process::umask(FileMode::from_raw_mode(UMASK));
     let rebuilt = rebuilding::rebuild(&config.state_dir, config.mode, despite_damage)?;
     let mut out = io::stdout().lock();
     for path in &rebuilt.moved_aside {
