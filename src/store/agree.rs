@@ -311,13 +311,15 @@ fn settle_tail(
 /// Whether the marked line still stands where it stood.
 fn is_as_marked(mark: &Mark, directory: &Path) -> io::Result<bool> {
     let file = File::open(directory.join(&mark.place.file))?;
-    let length = mark.place.end.saturating_sub(mark.place.start).saturating_sub(1);
+    let length = mark.place.end.saturating_sub(mark.place.start);
     if length > tape::LINE_BYTES_MAX {
         return Ok(false);
     }
     let mut line = vec![0; usize::try_from(length).unwrap_or(0)];
     match file.read_exact_at(&mut line, mark.place.start) {
-        Ok(()) => Ok(Digest(Sha256::digest(&line).into()) == mark.digest),
+        Ok(()) => {
+            Ok(line.pop() == Some(b'\n') && Digest(Sha256::digest(&line).into()) == mark.digest)
+        }
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
         Err(error) => Err(error),
     }

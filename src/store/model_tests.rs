@@ -300,7 +300,11 @@ fn a_tape_cut_in_a_renamed_file_is_completed() {
 
 proptest! {
     // What it finds becomes a test with a name above, so nothing is kept beside the sources.
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(CASES) })]
+    #![proptest_config(ProptestConfig {
+        cases: CASES,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn what_was_given_a_receipt_is_there_after_any_crash(

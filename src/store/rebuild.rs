@@ -122,12 +122,10 @@ fn fill(
         for scanned in Lines::open(directory, &name, 0).map_err(unreadable)? {
             let scanned = scanned.map_err(unreadable)?;
             let Some(line) = scanned.line else {
-                // A torn end was never acknowledged; the next start sets it aside.
-                if scanned.is_whole {
-                    let start = scanned.place.start;
-                    damage.push(format!("{name}: at byte {start} stands no good line"));
-                    previous = scanned.digest;
-                }
+                // A torn end counts as well: that it was never acknowledged is likely, not certain,
+                // and there is no database to ask.
+                damage.push(format!("{name}: at byte {} stands no good line", scanned.place.start));
+                previous = scanned.digest;
                 continue;
             };
             if line.number != end.0 + 1 || line.previous != previous {

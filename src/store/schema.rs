@@ -41,6 +41,10 @@ pub fn open_for_writing(path: &Path, mode: Mode) -> Result<Connection, OpenError
     connection.busy_timeout(BUSY_TIMEOUT)?;
     check_version(&connection)?;
     connection.set_prepared_statement_cache_capacity(64);
+    if connection.is_readonly("main")? {
+        let message = format!("{} cannot be written; mind its owner and mode", path.display());
+        return Err(OpenError::new(OpenErrorKind::Inaccessible, message));
+    }
     persist_wal(&connection)?;
     set_pragmas(&connection)?;
     migrate(&mut connection, mode)?;
