@@ -406,3 +406,33 @@ fn log_collection(
         collection.phone.masked()
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn a_full_queue_is_answered_503_and_minus_1009_and_when_to_come_again() {
+        let state_dir = TempDir::new().unwrap();
+        let (store, _writing) = Store::open(state_dir.path(), Mode::Live, 0).unwrap();
+        let rules = Rules {
+            mode: Mode::Live,
+            contracts: ContractPolicy::Single,
+            prefixes: Vec::new(),
+            code_form: CodeForm::String,
+        };
+        let endpoint = Endpoint::new(rules, Callers::load(&[]).unwrap(), store);
+        let answered = |unavailable| endpoint.respond(&Answer::of(Err(unavailable), None));
+        let full = answered(Unavailable::QueueFull);
+        assert_eq!(full.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(full.headers()[RETRY_AFTER], "1");
+        for unavailable in [Unavailable::NotWritable, Unavailable::Failed] {
+            let response = answered(unavailable);
+            assert_eq!(response.status(), StatusCode::OK);
+            assert!(!response.headers().contains_key(RETRY_AFTER));
+        }
+        assert_eq!(Answer::of(Err(Unavailable::QueueFull), None).reply.code(), Code::Unpredictable);
+    }
+}

@@ -8,11 +8,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
+use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::reader::Reader;
 use super::verify::{Range, verify};
-use super::{Recorded, Refused, Store, Writing, tape};
+use super::{Recorded, Refused, Store, Unavailable, Writing, database_path, tape};
 use crate::domain::amount::Amount;
 use crate::domain::collection::{Collection, PayChannel, Phone, ReceiptNumber, UserName};
 use crate::domain::contract::{ContractNumber, ContractPolicy, Mode};
@@ -288,6 +289,28 @@ fn a_wal_lost_whole_is_completed_with_refusals_among_collections() {
         model.take(&step);
     }
     model.take(&Step::Stop);
+}
+
+#[test]
+fn what_the_queue_does_not_take_is_refused_at_once_and_what_it_takes_is_recorded() {
+    let state_dir = TempDir::new().expect("a temporary directory");
+    let (store, writing) = start(state_dir.path());
+    let other = Connection::open(database_path(state_dir.path())).expect("a database");
+    other.execute_batch("BEGIN IMMEDIATE").expect("a lock that the writer waits for");
+    let mut taken = Vec::new();
+    let refused = (0..=u16::MAX).find_map(|number| {
+        let [contract, receipt] = number.to_be_bytes();
+        let rule = Rule::Policy(ContractPolicy::Installments);
+        let answer = store.record(confirmation((contract, receipt), 1), provenance(), rule);
+        answer.map(|answer| taken.push(answer)).err()
+    });
+    assert_eq!(refused, Some(Unavailable::QueueFull));
+    other.execute_batch("ROLLBACK").expect("an end of the lock");
+    for answer in taken {
+        let recorded = answer.blocking_recv().expect("an answer");
+        assert!(matches!(recorded, Ok(Recorded::New(_))), "{recorded:?}");
+    }
+    stop(Some((store, writing)));
 }
 
 #[test]
