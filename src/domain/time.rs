@@ -93,7 +93,7 @@ impl AcceptedAt {
         BusinessDate(self.0.date_naive())
     }
 
-    /// The time of day in the Philippines, for a table that already names the day.
+    /// Date and time in the Philippines to the second, in the form of the wire.
     pub fn wall_clock(self) -> String {
         self.0.format("%Y-%m-%d %H:%M:%S").to_string()
     }

@@ -6,6 +6,7 @@
 mod agree;
 mod collections;
 mod columns;
+mod lock;
 mod outbox;
 mod record;
 mod refusals;

@@ -14,7 +14,7 @@ use super::verify::{Range, verify_with};
 use super::{
     OpenError, OpenErrorKind, agree, collections, database_path, outbox, refusals, schema,
 };
-use super::{sync_directory, writer};
+use super::{lock, sync_directory};
 use crate::domain::contract::Mode;
 use crate::domain::provenance::Digest;
 use crate::domain::time::AcceptedAt;
@@ -37,7 +37,7 @@ pub struct Rebuilt {
 /// Rebuilds the database of a state directory. A damaged tape is refused, because what its bad
 /// lines told would be missing, unless `despite_damage`.
 pub fn rebuild(state_dir: &Path, mode: Mode, despite_damage: bool) -> Result<Rebuilt, OpenError> {
-    let _lock = writer::lock(state_dir)?;
+    let _lock = lock::take(state_dir)?;
     rebuild_locked(state_dir, mode, despite_damage)
 }
 

@@ -12,7 +12,7 @@ use super::collections::EntryRow;
 use super::record;
 use super::tape::{self, Line, Lines, What};
 use super::{
-    OpenError, OpenErrorKind, REBUILD, agree, collections, rebuild, refusals, schema, writer,
+    OpenError, OpenErrorKind, REBUILD, agree, collections, lock, rebuild, refusals, schema,
 };
 use crate::domain::amount::Amount;
 use crate::domain::collection::Collection;
@@ -92,7 +92,7 @@ pub fn verify(
         return Err(OpenError::new(OpenErrorKind::Damaged, message));
     }
     // Asked first: what is committed later may not stand on the tape yet while a daemon runs.
-    let is_daemon_running = writer::is_locked(state_dir);
+    let is_daemon_running = lock::is_taken(state_dir);
     let connection = schema::open_for_reading(state_dir)?;
     verify_with(&connection, &tape::directory(state_dir), range, is_daemon_running, progress)
 }

@@ -6,7 +6,7 @@
 //! must end and start anew, because only the checks at start make sure that what is read is also
 //! on the disk.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,7 +21,7 @@ use super::agree::{self, AgreeError, Report};
 use super::collections::{self, Entry};
 use super::refusals::{self, Refused};
 use super::tape::{self, AppendError, Tape, Told, What};
-use super::{OpenError, OpenErrorKind, database_path, outbox, rebuild, record, schema};
+use super::{OpenError, database_path, lock, outbox, rebuild, record, schema};
 use crate::domain::collection::ProofOfDurability;
 use crate::domain::contract::Mode;
 use crate::domain::decision::{ConflictField, Decision, First, Rule, Sequence, decide};
@@ -44,9 +44,6 @@ const CHECKPOINT_PAGES: u32 = 4096;
 
 /// How often a checkpoint that failed for lack of space at start is tried again.
 const RECOVERY_INTERVAL: Duration = Duration::from_secs(2);
-
-/// Held by the daemon, and by what must not run beside it.
-const LOCK_FILE: &str = "lock";
 
 /// A proof that a collection is committed, told on the tape, and both are synced. Only the writer
 /// makes one.
@@ -137,7 +134,7 @@ impl Store {
         mode: Mode,
         disk_reserve: u64,
     ) -> Result<(Store, Writing), OpenError> {
-        let lock = lock(state_dir)?;
+        let lock = lock::take(state_dir)?;
         if rebuild::is_lost(state_dir).map_err(|error| OpenError::inaccessible(state_dir, error))? {
             log::error!("the database is gone: rebuilding it from the tape");
             let rebuilt = rebuild::rebuild_locked(state_dir, mode, false)?;
@@ -213,26 +210,6 @@ fn watch_wal(connection: &mut Connection) -> rusqlite::Result<Arc<AtomicU32>> {
         Ok(())
     }))?;
     Ok(pages)
-}
-
-/// Whether a daemon runs on a state directory.
-pub fn is_locked(state_dir: &Path) -> bool {
-    let lock = File::open(state_dir.join(LOCK_FILE));
-    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
-}
-
-/// Two daemons on one state directory would both number from the same sequence.
-pub fn lock(state_dir: &Path) -> Result<File, OpenError> {
-    let path = state_dir.join(LOCK_FILE);
-    let file = File::create(&path).map_err(|error| OpenError::inaccessible(&path, error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::new(
-            OpenErrorKind::Inaccessible,
-            format!("another tilld is running on {}: stop it first", state_dir.display()),
-        )),
-        Err(TryLockError::Error(error)) => Err(OpenError::inaccessible(&path, error)),
-    }
 }
 
 struct Writer {
