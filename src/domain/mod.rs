@@ -6,6 +6,7 @@ pub mod amount;
 pub mod collection;
 pub mod contract;
 pub mod decision;
+pub mod delivery;
 pub mod flags;
 pub mod provenance;
 pub mod time;
