@@ -128,7 +128,8 @@ impl Verdict {
             Verdict::Delivered => "delivered",
             Verdict::Settled => "settled",
             Verdict::Refused => "refused",
-            Verdict::Unknown { .. } => "unknown",
+            Verdict::Unknown { cause: UnknownCause::NoConnection, .. } => "unreachable",
+            Verdict::Unknown { cause: UnknownCause::NoAnswer, .. } => "unknown",
             Verdict::Misconfigured => "misconfigured",
         }
     }

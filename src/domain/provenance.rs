@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::Invalid;
 use super::collection::{BranchName, Collection, UserName};
+use super::delivery::{Place, TapeLine};
 use super::flags::Flags;
 
 /// A collection together with what its wire form tells.
@@ -29,6 +30,8 @@ pub struct Provenance {
     pub caller: UserName,
     /// The branch that relays, when the caller is another `tilld`.
     pub branch: Option<BranchName>,
+    /// Where that branch has it itself, when it said so.
+    pub origin: Option<Origin>,
     /// Which of the caller's keys it used.
     pub key_id: KeyId,
     /// The socket's peer.
@@ -39,6 +42,15 @@ pub struct Provenance {
     pub form: Form,
     /// SHA-256 of the decrypted body without `authentication`.
     pub body_digest: Digest,
+}
+
+/// Where a branch has what it relays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Its number in the branch's database (`Tilld-Sequence`).
+    pub place: Place,
+    /// Its line on the branch's tape (`Tilld-Tape`).
+    pub line: Option<TapeLine>,
 }
 
 /// The two names under which contract numbers are published.

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
-    ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
+    ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    RETRY_AFTER,
 };
 use hyper::{Method, Request as HttpRequest, Response, StatusCode};
 use percent_encoding::percent_decode_str;
@@ -20,8 +21,9 @@ use super::throttle::Throttle;
 use crate::domain::collection::Collection;
 use crate::domain::contract::{ContractPolicy, Mode, Prefix};
 use crate::domain::decision::Rule;
+use crate::domain::delivery::{Place, TapeLine};
 use crate::domain::flags::Flags;
-use crate::domain::provenance::{Confirmation, Digest, Form, Provenance};
+use crate::domain::provenance::{Confirmation, Digest, Form, Origin, Provenance};
 use crate::net::listener::{self, Peer, Turn};
 use crate::skypay::cipher::Password;
 use crate::skypay::reply::{Code, CodeForm, Reply};
@@ -39,8 +41,13 @@ const DRAIN_BYTES_MAX: usize = 256 * 1024;
 /// A body must be complete within this time; a till sends it in one piece.
 const BODY_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// The header by which a relaying `tilld` names its branch.
+/// The headers by which a relaying `tilld` names its branch, and where it has what it relays.
 const BRANCH_HEADER: &str = "tilld-branch";
+const SEQUENCE_HEADER: &str = "tilld-sequence";
+const TAPE_HEADER: &str = "tilld-tape";
+
+/// The header by which it is told up to where everything of its has come.
+const HAVE_HEADER: HeaderName = HeaderName::from_static("tilld-have");
 
 /// By which rules this endpoint judges what its callers send.
 pub struct Rules {
@@ -68,6 +75,16 @@ struct Answer<'a> {
     /// The password that opened the request.
     password: Option<&'a Password>,
     status: StatusCode,
+    have: Option<Place>,
+}
+
+/// What became of a request that its caller may make.
+struct Judged {
+    reply: Reply,
+    /// What is unusual about a refused one.
+    flags: Flags,
+    /// What a relay is told beside the reply.
+    have: Option<Place>,
 }
 
 impl Endpoint {
@@ -100,12 +117,13 @@ impl Endpoint {
             peer: peer.address,
             form,
             named,
-            branch: headers.get(BRANCH_HEADER).and_then(|value| value.to_str().ok()),
+            branch: header(headers, BRANCH_HEADER),
         };
         let (caller, key_id) = self.callers.verify(&request, &circumstances)?;
         let provenance = Provenance {
             caller: caller.user_name.clone(),
             branch: caller.branch.clone(),
+            origin: caller.branch.as_ref().and_then(|_| origin(headers)),
             key_id,
             peer: peer.address,
             client_certificate: peer.client_certificate.map(Digest),
@@ -114,14 +132,13 @@ impl Endpoint {
         };
         let outcome = match request.confirmation(&self.terms(&provenance)) {
             Ok(confirmation) => self.record(confirmation, &provenance).await,
-            Err(refusal) => Ok((refusal.into(), Flags::NONE)),
+            Err(refusal) => Ok(Judged::new(refusal.into())),
         };
         let outcome = match outcome {
-            Ok((reply, flags)) if is_kept(&reply) => {
-                self.keep_refusal(&request, &provenance, reply, flags).await
+            Ok(judged) if is_kept(&judged.reply) => {
+                self.keep_refusal(&request, &provenance, judged).await
             }
-            Ok((reply, _)) => Ok(reply),
-            Err(unavailable) => Err(unavailable),
+            outcome => outcome,
         };
         Some(Answer::of(outcome, password))
     }
@@ -138,7 +155,7 @@ impl Endpoint {
         &self,
         confirmation: Confirmation,
         provenance: &Provenance,
-    ) -> Result<(Reply, Flags), Unavailable> {
+    ) -> Result<Judged, Unavailable> {
         let started = clock::monotonic();
         let rule = match provenance.branch {
             Some(_) => Rule::Relayed,
@@ -152,15 +169,17 @@ impl Endpoint {
             Recorded::New(receipt) => {
                 let reply = Reply::success(&receipt);
                 log_collection(&reply, &collection, provenance, receipt.sequence(), took);
-                (reply, receipt.flags())
+                Judged { reply, flags: receipt.flags(), have: receipt.have() }
             }
             Recorded::Repeated(receipt) => {
                 let reply = Reply::already_collected(&receipt);
                 log_collection(&reply, &collection, provenance, receipt.sequence(), took);
-                (reply, Flags::NONE)
+                Judged { have: receipt.have(), ..Judged::new(reply) }
             }
-            Recorded::Conflict { field, first } => (Reply::conflict(field, &first), Flags::NONE),
-            Recorded::AlreadyPaid { flags } => (Reply::already_paid(), flags),
+            Recorded::Conflict { field, first } => Judged::new(Reply::conflict(field, &first)),
+            Recorded::AlreadyPaid { flags } => {
+                Judged { flags, ..Judged::new(Reply::already_paid()) }
+            }
         })
     }
 
@@ -169,16 +188,16 @@ impl Endpoint {
         &self,
         request: &Request<'_>,
         provenance: &Provenance,
-        reply: Reply,
-        flags: Flags,
-    ) -> Result<Reply, Unavailable> {
+        judged: Judged,
+    ) -> Result<Judged, Unavailable> {
+        let reply = &judged.reply;
         let refused = Refused {
             provenance: provenance.clone(),
             code: reply.code().number(),
             description: reply.description().to_owned(),
             contract: request.contract_text().map(str::to_owned),
             text: request.kept_text(),
-            flags,
+            flags: judged.flags,
         };
         self.store.keep(refused)?.await.unwrap_or(Err(Unavailable::Failed))?;
         log::info!(
@@ -188,7 +207,7 @@ impl Endpoint {
             "{} to {} at {}: {}",
             reply.code().number(), provenance.caller, provenance.peer, reply.description()
         );
-        Ok(reply)
+        Ok(judged)
     }
 
     async fn verification_failed(&self, peer: &Peer, turn: &Turn) -> Answer<'_> {
@@ -222,6 +241,8 @@ impl Endpoint {
         if answer.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
+        let have = answer.have.and_then(|have| HeaderValue::try_from(have.to_string()).ok());
+        headers.extend(have.map(|have| (HAVE_HEADER, have)));
         response
     }
 }
@@ -267,21 +288,38 @@ impl listener::Service for Endpoint {
 
 impl<'a> Answer<'a> {
     fn new(reply: Reply, password: Option<&'a Password>) -> Answer<'a> {
-        Answer { reply, password, status: StatusCode::OK }
+        Answer { reply, password, status: StatusCode::OK, have: None }
     }
 
-    fn of(outcome: Result<Reply, Unavailable>, password: Option<&'a Password>) -> Answer<'a> {
+    fn of(outcome: Result<Judged, Unavailable>, password: Option<&'a Password>) -> Answer<'a> {
         match outcome {
-            Ok(reply) => Answer::new(reply, password),
+            Ok(Judged { reply, have, .. }) => Answer { have, ..Answer::new(reply, password) },
             Err(unavailable) => {
                 let status = match unavailable {
                     Unavailable::QueueFull => StatusCode::SERVICE_UNAVAILABLE,
                     Unavailable::NotWritable | Unavailable::Failed => StatusCode::OK,
                 };
-                Answer { reply: Reply::unpredictable(), password, status }
+                Answer { status, ..Answer::new(Reply::unpredictable(), password) }
             }
         }
     }
+}
+
+impl Judged {
+    fn new(reply: Reply) -> Judged {
+        Judged { reply, flags: Flags::NONE, have: None }
+    }
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// Where a branch says that it has what it relays. What it relays is recorded also without.
+fn origin(headers: &HeaderMap) -> Option<Origin> {
+    let place = Place::parse(header(headers, SEQUENCE_HEADER)?).ok()?;
+    let line = header(headers, TAPE_HEADER).and_then(|text| TapeLine::parse(text).ok());
+    Some(Origin { place, line })
 }
 
 /// Whether a reply is a refusal that is kept.

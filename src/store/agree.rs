@@ -15,8 +15,9 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use sha2::{Digest as _, Sha256};
 
 use super::record::{self, Birth};
+use super::relays::{self, Heard};
 use super::tape::{self, End, Line, Lines, Place, Scanned, Tape, Told, What};
-use super::{collections, outbox, refusals};
+use super::{collections, deliveries, refusals, transaction};
 use crate::domain::Invalid;
 use crate::domain::contract::Mode;
 use crate::domain::provenance::Digest;
@@ -208,13 +209,16 @@ pub fn last_line(connection: &Connection) -> rusqlite::Result<i64> {
              line,
              agreed_line,
              coalesce((SELECT line FROM collection ORDER BY sequence DESC LIMIT 1), 0),
-             coalesce((SELECT line FROM refusal ORDER BY id DESC LIMIT 1), 0)) FROM store",
+             coalesce((SELECT line FROM refusal ORDER BY id DESC LIMIT 1), 0),
+             coalesce((SELECT max(line) FROM delivery), 0),
+             coalesce((SELECT max(line) FROM act), 0)) FROM store",
         [],
         |row| row.get(0),
     )
 }
 
-fn mode(connection: &Connection) -> rusqlite::Result<Mode> {
+/// Whether real money is in it.
+pub fn mode(connection: &Connection) -> rusqlite::Result<Mode> {
     let mode: String = connection.query_row("SELECT mode FROM store", [], |row| row.get(0))?;
     Ok(if mode == Mode::Live.as_str() { Mode::Live } else { Mode::Sandbox })
 }
@@ -336,6 +340,8 @@ fn complete_row(
         What::Store => complete_birth(step, line),
         What::Collection => complete_collection(step, line, mode),
         What::Refusal => complete_refusal(step, line),
+        What::Delivery => complete_delivery(step, line),
+        What::Act => complete_act(step, line),
     };
     match completed {
         Ok(true) => report.rows_completed += 1,
@@ -397,10 +403,10 @@ fn complete_collection(step: &Transaction<'_>, line: &Line, mode: Mode) -> Resul
             Err(Unmet::Impossible(AgreeError::Damaged(damage)))
         }
         None => {
-            collections::insert(step, &told, &line.record, line.number)?;
-            if mode == Mode::Live {
-                outbox::insert(step, number)?;
-            }
+            transaction::insert_entry(step, mode, &told, &line.record, line.number)?;
+            let flags = told.confirmation.flags;
+            let new = Some((told.confirmation.collection.amount, flags));
+            relays::note(step, Heard::of(&told.provenance, new).as_slice(), told.accepted_at)?;
             Ok(true)
         }
     }
@@ -415,6 +421,35 @@ fn complete_refusal(step: &Transaction<'_>, line: &Line) -> Result<bool, Unmet> 
         Some(_) => Ok(false),
         None => {
             refusals::insert(step, &told, line.number)?;
+            Ok(true)
+        }
+    }
+}
+
+fn complete_delivery(step: &Transaction<'_>, line: &Line) -> Result<bool, Unmet> {
+    let told = record::delivery(&line.record)?;
+    match deliveries::delivery_in(step, line.number)? {
+        Some(row) if row != told => Err(Unmet::Different(format!(
+            "the delivery of collection {} differs from line {}",
+            told.sequence, line.number
+        ))),
+        Some(_) => Ok(false),
+        None => {
+            deliveries::decide(step, &told, line.number)?;
+            Ok(true)
+        }
+    }
+}
+
+fn complete_act(step: &Transaction<'_>, line: &Line) -> Result<bool, Unmet> {
+    let told = record::act(&line.record)?;
+    match deliveries::act_in(step, line.number)? {
+        Some(row) if row != told => {
+            Err(Unmet::Different(format!("what was done differs from line {}", line.number)))
+        }
+        Some(_) => Ok(false),
+        None => {
+            deliveries::carry_out(step, &told, line.number)?;
             Ok(true)
         }
     }
@@ -459,6 +494,31 @@ fn rows_behind(
             at: row.first_at,
             what: What::Refusal,
             record: record::of_refusal(&row.as_first()),
+        }));
+    }
+    let unseen = |line: &i64| !seen.contains(line);
+    let mut after = mark.line;
+    loop {
+        let page = deliveries::deliveries_after(connection, after, PAGE_ROWS)?;
+        let Some((last, _)) = page.last() else { break };
+        after = *last;
+        missing.extend(page.iter().filter(|(line, _)| unseen(line)).map(|(line, row)| Told {
+            line: *line,
+            at: row.at,
+            what: What::Delivery,
+            record: record::of_delivery(row),
+        }));
+    }
+    let mut after = mark.line;
+    loop {
+        let page = deliveries::acts_after(connection, after, PAGE_ROWS)?;
+        let Some((last, _)) = page.last() else { break };
+        after = *last;
+        missing.extend(page.iter().filter(|(line, _)| unseen(line)).map(|(line, row)| Told {
+            line: *line,
+            at: row.at,
+            what: What::Act,
+            record: record::of_act(row),
         }));
     }
     missing.sort_unstable_by_key(|told| told.line);

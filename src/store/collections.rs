@@ -11,8 +11,11 @@ use crate::domain::collection::{
 };
 use crate::domain::contract::{ContractNumber, Mode};
 use crate::domain::decision::{DOUBLE_WINDOW, First, History, Sequence};
+use crate::domain::delivery::{Place, TapeLine};
 use crate::domain::flags::Flags;
-use crate::domain::provenance::{Confirmation, ContractField, Digest, Form, KeyId, Provenance};
+use crate::domain::provenance::{
+    Confirmation, ContractField, Digest, Form, KeyId, Origin, Provenance,
+};
 use crate::domain::time::{AcceptedAt, BusinessDate, CollectedAt};
 
 /// So many phone numbers and times are kept of one collection's repeats; more are only counted.
@@ -72,7 +75,7 @@ pub struct Variant {
 pub const COLUMNS: &str = "collection.sequence, contract, receipt, amount, phone, collected_at, \
      channel, accepted_at, business_date, flags, caller, branch, key_id, peer, \
      client_certificate, form, body_digest, amount_text, contract_field, unknown_fields, digest, \
-     line";
+     line, origin, origin_line";
 
 /// Looks up what bears on a confirmation.
 pub fn history(
@@ -140,12 +143,13 @@ pub fn insert(
         "INSERT INTO collection (
              sequence, contract, receipt, amount, phone, collected_at, channel, accepted_at,
              business_date, flags, caller, branch, key_id, peer, client_certificate, form,
-             body_digest, amount_text, contract_field, unknown_fields, digest, line)
+             body_digest, amount_text, contract_field, unknown_fields, digest, line,
+             origin, origin_line)
          VALUES (
              :sequence, :contract, :receipt, :amount, :phone, :collected_at, :channel,
              :accepted_at, :business_date, :flags, :caller, :branch, :key_id, :peer,
              :client_certificate, :form, :body_digest, :amount_text, :contract_field,
-             :unknown_fields, :digest, :line)",
+             :unknown_fields, :digest, :line, :origin, :origin_line)",
     )?;
     let written = statement.execute(named_params! {
         ":sequence": sequence,
@@ -170,6 +174,9 @@ pub fn insert(
         ":unknown_fields": confirmation.unknown_fields,
         ":digest": record::digest(canonical).0,
         ":line": line,
+        ":origin": provenance.origin.map(|origin| origin.place.to_string()),
+        ":origin_line":
+            provenance.origin.and_then(|origin| origin.line).map(|line| line.to_string()),
     })?;
     debug_assert_eq!(written, 1);
     Ok(())
@@ -300,6 +307,7 @@ fn readable_entry(row: &Row<'_>) -> rusqlite::Result<EntryRow> {
         provenance: Provenance {
             caller: text(row, 10, UserName::parse)?,
             branch: optional_text(row, 11, BranchName::parse)?,
+            origin: origin(row)?,
             key_id: text(row, 12, KeyId::parse)?,
             peer: text(row, 13, peer)?,
             client_certificate: row.get::<_, Option<[u8; 32]>>(14)?.map(Digest),
@@ -311,6 +319,12 @@ fn readable_entry(row: &Row<'_>) -> rusqlite::Result<EntryRow> {
     };
     let digest = record::digest(&record::of_entry(&entry)).0;
     Ok(EntryRow { entry, line: row.get(21)?, is_intact: digest == row.get::<_, [u8; 32]>(20)? })
+}
+
+fn origin(row: &Row<'_>) -> rusqlite::Result<Option<Origin>> {
+    let place = optional_text(row, 22, Place::parse)?;
+    let line = optional_text(row, 23, TapeLine::parse)?;
+    Ok(place.map(|place| Origin { place, line }))
 }
 
 fn channel(row: &Row<'_>, index: usize) -> rusqlite::Result<PayChannel> {

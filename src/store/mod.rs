@@ -6,13 +6,19 @@
 mod agree;
 mod collections;
 mod columns;
+mod commands;
+mod deliveries;
+mod finder;
 mod lock;
 mod outbox;
 mod record;
 mod refusals;
+mod relays;
 mod schema;
 mod tape;
+mod transaction;
 
+pub mod outgoing;
 pub mod reader;
 pub mod rebuild;
 pub mod verify;
@@ -23,8 +29,11 @@ use std::path::{Path, PathBuf};
 
 use agree::AgreeError;
 pub use collections::{Entry, Repeats, Variant};
+pub use commands::{Again, Bell, Receipt, Recorded, Store, Unavailable};
+pub use deliveries::{Delivery, KeptAttempt, Tried};
 pub use refusals::{KeptRefusal, Refused};
-pub use writer::{Receipt, Recorded, Store, Unavailable, Writing};
+pub use relays::Branch;
+pub use writer::Writing;
 
 /// The database inside a state directory.
 pub fn database_path(state_dir: &Path) -> PathBuf {
@@ -75,6 +84,11 @@ impl OpenError {
             AgreeError::Database(error) => error.into(),
             AgreeError::Tape(error) => OpenError::inaccessible(&tape::directory(state_dir), error),
         }
+    }
+
+    fn damaged(what: impl fmt::Display) -> OpenError {
+        let message = format!("the database is damaged: {what}; {REBUILD}");
+        OpenError::new(OpenErrorKind::Damaged, message)
     }
 
     fn inaccessible(path: &Path, error: impl fmt::Display) -> OpenError {

@@ -252,6 +252,7 @@ fn provenance() -> Provenance {
     Provenance {
         caller: UserName::parse("till-7").expect("a name"),
         branch: None,
+        origin: None,
         key_id: KeyId::of(Digest([7; 32])),
         peer: IpAddr::from(Ipv4Addr::LOCALHOST),
         client_certificate: None,

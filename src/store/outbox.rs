@@ -1,13 +1,90 @@
-//! What head office has not got yet: a row is born with its collection.
+//! What head office has not got yet: a row is born with its collection, and goes when head office
+//! has it or a person must look.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
+use super::columns::parsed;
+use crate::domain::amount::Amount;
 use crate::domain::decision::Sequence;
 
-/// Queues a collection for head office, in the transaction that records it.
-pub fn insert(connection: &Connection, sequence: Sequence) -> rusqlite::Result<()> {
+/// Queues a collection for head office: in the transaction that records it, or again.
+pub fn insert(connection: &Connection, sequence: Sequence, amount: Amount) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("INSERT INTO outbox (sequence) VALUES (?1)")?
+        .prepare_cached("INSERT OR IGNORE INTO outbox (sequence, amount) VALUES (?1, ?2)")?
+        .execute((sequence, amount.centavos()))
+        .map(drop)
+}
+
+/// Takes a collection out of the queue. False when it was not there.
+pub fn remove(connection: &Connection, sequence: Sequence) -> rusqlite::Result<bool> {
+    let removed =
+        connection.prepare_cached("DELETE FROM outbox WHERE sequence = ?1")?.execute([sequence])?;
+    Ok(removed > 0)
+}
+
+/// Lets a collection wait for a person.
+pub fn park(connection: &Connection, sequence: Sequence) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT OR IGNORE INTO parked (sequence, amount)
+             SELECT sequence, amount FROM collection WHERE sequence = ?1",
+        )?
         .execute([sequence])
         .map(drop)
+}
+
+/// Takes a collection out of those that wait for a person; its amount, when it was among them.
+pub fn unpark(connection: &Connection, sequence: Sequence) -> rusqlite::Result<Option<Amount>> {
+    connection
+        .prepare_cached("DELETE FROM parked WHERE sequence = ?1 RETURNING amount")?
+        .query_row([sequence], |row| parsed(row, 0, Amount::from_centavos))
+        .optional()
+}
+
+/// At most `limit` parked collections behind number `after`, in order.
+pub fn parked_after(
+    connection: &Connection,
+    after: Sequence,
+    limit: usize,
+) -> rusqlite::Result<Vec<Sequence>> {
+    connection
+        .prepare_cached("SELECT sequence FROM parked WHERE sequence > ?1 ORDER BY 1 LIMIT ?2")?
+        .query_map((after, limit), |row| row.get(0))?
+        .collect()
+}
+
+/// Queues what was delivered between two numbers again, because head office has lost it. Gives how
+/// many rows that were.
+pub fn requeue(
+    connection: &Connection,
+    first: Sequence,
+    last: Sequence,
+) -> rusqlite::Result<usize> {
+    connection
+        .prepare_cached(
+            "INSERT OR IGNORE INTO outbox (sequence, amount)
+             SELECT sequence, amount FROM collection
+             WHERE sequence BETWEEN ?1 AND ?2
+               AND NOT EXISTS (SELECT 1 FROM parked WHERE parked.sequence = collection.sequence)",
+        )?
+        .execute((first, last))
+}
+
+/// The collections between two numbers that are neither queued nor parked nor delivered: there
+/// must be none.
+pub fn forgotten(
+    connection: &Connection,
+    first: Sequence,
+    last: Sequence,
+) -> rusqlite::Result<Vec<Sequence>> {
+    connection
+        .prepare_cached(
+            "SELECT sequence FROM collection WHERE sequence BETWEEN ?1 AND ?2
+             AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.sequence = collection.sequence)
+             AND NOT EXISTS (SELECT 1 FROM parked WHERE parked.sequence = collection.sequence)
+             AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.sequence = collection.sequence
+                             AND fate = 'delivered')",
+        )?
+        .query_map((first, last), |row| row.get(0))?
+        .collect()
 }

@@ -7,11 +7,14 @@ use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::collections::{self, Entry, EntryRow, Repeats, Variant};
+use super::deliveries::{self, Delivery, KeptAttempt};
 use super::refusals::{self, KeptRefusal};
-use super::{OpenError, schema};
+use super::relays::{self, Branch};
+use super::{OpenError, outbox, schema};
+use crate::domain::amount::Centavos;
 use crate::domain::decision::Sequence;
 use crate::domain::flags::Flag;
-use crate::domain::time::BusinessDate;
+use crate::domain::time::{AcceptedAt, BusinessDate};
 
 /// Rows a page; a read transaction lasts no longer than one page.
 pub const PAGE_ROWS: usize = 500;
@@ -50,8 +53,44 @@ pub struct Listed {
     pub is_intact: bool,
     /// How often it was confirmed again.
     pub repeats: Option<Repeats>,
-    /// Whether head office has not got it yet.
-    pub is_queued: bool,
+    /// How it stands with head office.
+    pub standing: HeadOffice,
+}
+
+/// How a collection stands with head office.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeadOffice {
+    /// It is not meant for it: this is a sandbox.
+    Nothing,
+    /// It is to be sent, or will be once there is an upstream.
+    Queued,
+    /// It waits for a person.
+    Parked(Delivery),
+    /// Head office has it.
+    Delivered(Delivery),
+}
+
+impl HeadOffice {
+    /// The word for machines.
+    pub fn as_str(&self) -> Option<&'static str> {
+        match self {
+            HeadOffice::Nothing => None,
+            HeadOffice::Queued => Some("queued"),
+            HeadOffice::Parked(_) => Some("parked"),
+            HeadOffice::Delivered(_) => Some("delivered"),
+        }
+    }
+}
+
+/// Collections that wait for something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Queue {
+    /// How many.
+    pub count: i64,
+    /// Their sum.
+    pub sum: Centavos,
+    /// When the oldest of them was recorded.
+    pub oldest_at: Option<AcceptedAt>,
 }
 
 /// All that is known of one collection.
@@ -63,6 +102,10 @@ pub struct Story {
     pub variants: Vec<Variant>,
     /// What was refused for the same contract.
     pub refusals: Vec<KeptRefusal>,
+    /// What became of it at head office, oldest first: the last one counts.
+    pub deliveries: Vec<Delivery>,
+    /// The last tries to deliver it that decided nothing.
+    pub attempts: Vec<KeptAttempt>,
 }
 
 impl Reader {
@@ -144,22 +187,94 @@ impl Reader {
         Ok(refusals::beyond(&self.connection)?)
     }
 
+    /// At most `limit` collections that wait for a person, oldest first, behind number `after`.
+    pub fn parked(&self, after: Sequence, limit: usize) -> Result<Vec<Listed>, OpenError> {
+        let parked = outbox::parked_after(&self.connection, after, limit.min(PAGE_ROWS))?;
+        let rows = parked.into_iter().filter_map(|sequence| {
+            collections::by_sequence(&self.connection, sequence).transpose()
+        });
+        rows.map(|row| self.listed(row?)).collect()
+    }
+
+    /// What is in the outbox.
+    pub fn queued(&self) -> Result<Queue, OpenError> {
+        self.queue("outbox")
+    }
+
+    /// What waits for a person.
+    pub fn parked_sum(&self) -> Result<Queue, OpenError> {
+        self.queue("parked")
+    }
+
+    fn queue(&self, table: &str) -> Result<Queue, OpenError> {
+        let sql = format!(
+            "SELECT count(*), coalesce(sum(amount), 0),
+                    (SELECT accepted_at FROM collection
+                     WHERE sequence = (SELECT min(sequence) FROM {table}))
+             FROM {table}"
+        );
+        Ok(self.connection.prepare_cached(&sql)?.query_row([], |row| {
+            let oldest: Option<i64> = row.get(2)?;
+            Ok(Queue {
+                count: row.get(0)?,
+                sum: Centavos(row.get(1)?),
+                oldest_at: oldest.and_then(|ms| AcceptedAt::from_unix_ms(ms).ok()),
+            })
+        })?)
+    }
+
+    /// How many collections stand in a day's books.
+    pub fn recorded_on(&self, day: BusinessDate) -> Result<i64, OpenError> {
+        let sql = "SELECT count(*) FROM collection WHERE business_date = ?1";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        Ok(statement.query_row([day.to_string()], |row| row.get(0))?)
+    }
+
+    /// When head office last took something.
+    pub fn last_delivered_at(&self) -> Result<Option<AcceptedAt>, OpenError> {
+        let sql = "SELECT at FROM delivery WHERE fate = 'delivered' ORDER BY line DESC LIMIT 1";
+        let last =
+            self.connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?;
+        Ok(last.and_then(|ms| AcceptedAt::from_unix_ms(ms).ok()))
+    }
+
+    /// The branches that relay to here, by name.
+    pub fn branches(&self) -> Result<Vec<Branch>, OpenError> {
+        Ok(relays::branches(&self.connection)?)
+    }
+
     fn listed(&self, row: EntryRow) -> Result<Listed, OpenError> {
         let EntryRow { entry, line, is_intact } = row;
         let repeats = collections::repeats(&self.connection, entry.sequence)?;
+        let standing = self.standing(entry.sequence)?;
+        Ok(Listed { entry, line, is_intact, repeats, standing })
+    }
+
+    fn standing(&self, sequence: Sequence) -> Result<HeadOffice, OpenError> {
         let is_queued = self
             .connection
             .prepare_cached("SELECT 1 FROM outbox WHERE sequence = ?1")?
-            .query_row([entry.sequence], |_| Ok(()))
+            .query_row([sequence], |_| Ok(()))
             .optional()?
             .is_some();
-        Ok(Listed { entry, line, is_intact, repeats, is_queued })
+        if is_queued {
+            return Ok(HeadOffice::Queued);
+        }
+        let last = deliveries::deliveries_of(&self.connection, sequence)?.pop();
+        Ok(match last {
+            Some(delivery) if delivery.parked_for.is_some() => HeadOffice::Parked(delivery),
+            Some(delivery) => HeadOffice::Delivered(delivery),
+            None => HeadOffice::Nothing,
+        })
     }
 
     fn story(&self, listed: Listed) -> Result<Story, OpenError> {
         let variants = collections::variants(&self.connection, listed.entry.sequence)?;
         let contract = listed.entry.confirmation.collection.contract.as_str();
         let refusals = self.refusals(Some(contract), None, PAGE_ROWS)?;
-        Ok(Story { listed, variants, refusals })
+        let sequence = listed.entry.sequence;
+        let deliveries = deliveries::deliveries_of(&self.connection, sequence)?;
+        let attempts = deliveries::attempts_of(&self.connection, sequence)?;
+        Ok(Story { listed, variants, refusals, deliveries, attempts })
     }
 }

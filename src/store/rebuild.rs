@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::record;
+use super::relays::{self, Heard};
 use super::tape::{self, Line, Lines, Place, What};
 use super::verify::{Range, verify_with};
 use super::{
-    OpenError, OpenErrorKind, agree, collections, database_path, outbox, refusals, schema,
+    OpenError, OpenErrorKind, agree, database_path, deliveries, lock, refusals, schema,
+    sync_directory, transaction,
 };
-use super::{lock, sync_directory};
 use crate::domain::contract::Mode;
 use crate::domain::provenance::Digest;
 use crate::domain::time::AcceptedAt;
@@ -144,7 +145,13 @@ fn fill(
         let message = format!("there is no tape in {} to rebuild from", directory.display());
         return Err(OpenError::new(OpenErrorKind::Damaged, message));
     }
-    connection.execute("UPDATE store SET line = ?1", [end.0 + 1])?;
+    // Head office knows nothing yet of the new epoch. That it once had everything makes what it
+    // says of it next a fall, so that what it lacks under the new numbers is queued again.
+    connection.execute(
+        "UPDATE store SET line = ?1,
+             have = (SELECT coalesce(max(sequence), 0) FROM collection)",
+        [end.0 + 1],
+    )?;
     agree::set_mark(&connection, (end.0, &end.1, end.2))?;
     Ok((connection, end.0, damage))
 }
@@ -161,6 +168,8 @@ fn write(
             What::Store => check_birth(&line, mode)?,
             What::Collection => write_collection(&step, &line, mode),
             What::Refusal => write_refusal(&step, &line),
+            What::Delivery => write_delivery(&step, &line),
+            What::Act => write_act(&step, &line),
         };
         if let Err(error) = written {
             damage.push(format!("line {} cannot be taken over: {error}", line.number));
@@ -196,15 +205,22 @@ fn write_collection(
     mode: Mode,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let entry = record::entry(&line.record)?;
-    collections::insert(step, &entry, &line.record, line.number)?;
-    if mode == Mode::Live {
-        outbox::insert(step, entry.sequence)?;
-    }
+    transaction::insert_entry(step, mode, &entry, &line.record, line.number)?;
+    let new = Some((entry.confirmation.collection.amount, entry.confirmation.flags));
+    relays::note(step, Heard::of(&entry.provenance, new).as_slice(), entry.accepted_at)?;
     Ok(())
 }
 
 fn write_refusal(step: &Connection, line: &Line) -> Result<(), Box<dyn std::error::Error>> {
     Ok(refusals::insert(step, &record::refusal(&line.record)?, line.number)?)
+}
+
+fn write_delivery(step: &Connection, line: &Line) -> Result<(), Box<dyn std::error::Error>> {
+    Ok(deliveries::decide(step, &record::delivery(&line.record)?, line.number)?)
+}
+
+fn write_act(step: &Connection, line: &Line) -> Result<(), Box<dyn std::error::Error>> {
+    Ok(deliveries::carry_out(step, &record::act(&line.record)?, line.number)?)
 }
 
 /// The WAL goes aside first: a WAL beside a database that is not its own would be played into it.

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::deliveries::{Act, ActKind, Delivery};
 use super::{Entry, Refused};
 use crate::domain::Invalid;
 use crate::domain::amount::Amount;
@@ -14,8 +15,11 @@ use crate::domain::collection::{
     BranchName, Collection, PayChannel, Phone, ReceiptNumber, UserName,
 };
 use crate::domain::contract::{ContractNumber, Mode};
+use crate::domain::delivery::{Place, TapeLine};
 use crate::domain::flags::Flags;
-use crate::domain::provenance::{Confirmation, ContractField, Digest, Form, KeyId, Provenance};
+use crate::domain::provenance::{
+    Confirmation, ContractField, Digest, Form, KeyId, Origin, Provenance,
+};
 use crate::domain::time::{AcceptedAt, BusinessDate, CollectedAt};
 
 /// SHA-256 of a canonical text.
@@ -65,6 +69,10 @@ pub fn of_entry(entry: &Entry) -> String {
         business_date: business_date.to_string().into(),
         flags: confirmation.flags.to_string().into(),
         source: Source::of(provenance),
+        origin: provenance.origin.map(|origin| OriginRecord {
+            place: origin.place.to_string().into(),
+            line: origin.line.map(|line| line.to_string().into()),
+        }),
         amount_text: confirmation.amount_text.as_str().into(),
         contract_field: confirmation.contract_field.as_str().into(),
         unknown_fields: confirmation.unknown_fields.as_deref().map(Cow::from),
@@ -83,6 +91,56 @@ pub fn of_refusal(refusal: &FirstRefusal) -> String {
         flags: refused.flags.to_string().into(),
         source: Source::of(&refused.provenance),
         first_at_ms: first_at.unix_ms(),
+    })
+}
+
+/// The canonical text of what became of a collection at head office.
+pub fn of_delivery(delivery: &Delivery) -> String {
+    json(&DeliveryRecord {
+        sequence: delivery.sequence,
+        fate: delivery.fate_word().into(),
+        at_ms: delivery.at.unix_ms(),
+        took_ms: delivery.took_ms,
+        http: delivery.http,
+        code: delivery.code,
+        already_there: delivery.already_there,
+        reason: delivery.reason.as_str().into(),
+    })
+}
+
+/// The canonical text of what a person did.
+pub fn of_act(act: &Act) -> String {
+    json(&ActRecord {
+        act: act.what.as_str().into(),
+        sequence: act.sequence,
+        actor: act.actor.as_str().into(),
+        at_ms: act.at.unix_ms(),
+    })
+}
+
+/// Reads [`of_delivery`] back.
+pub fn delivery(text: &str) -> Result<Delivery, Invalid> {
+    let record: DeliveryRecord<'_> = parsed(text)?;
+    Ok(Delivery {
+        sequence: record.sequence,
+        parked_for: Delivery::parse_fate(&record.fate)?,
+        at: AcceptedAt::from_unix_ms(record.at_ms)?,
+        took_ms: record.took_ms,
+        http: record.http,
+        code: record.code,
+        already_there: record.already_there,
+        reason: record.reason.into_owned(),
+    })
+}
+
+/// Reads [`of_act`] back.
+pub fn act(text: &str) -> Result<Act, Invalid> {
+    let record: ActRecord<'_> = parsed(text)?;
+    Ok(Act {
+        what: ActKind::parse(&record.act)?,
+        sequence: record.sequence,
+        actor: record.actor.into_owned(),
+        at: AcceptedAt::from_unix_ms(record.at_ms)?,
     })
 }
 
@@ -110,7 +168,10 @@ pub fn entry(text: &str) -> Result<Entry, Invalid> {
             contract_field: ContractField::parse(&record.contract_field)?,
             unknown_fields: record.unknown_fields.map(Cow::into_owned),
         },
-        provenance: record.source.provenance()?,
+        provenance: Provenance {
+            origin: record.origin.map(OriginRecord::origin).transpose()?,
+            ..record.source.provenance()?
+        },
         accepted_at: AcceptedAt::from_unix_ms(record.accepted_at_ms)?,
         business_date: BusinessDate::parse(&record.business_date)?,
     })
@@ -147,6 +208,8 @@ struct EntryRecord<'a> {
     business_date: Cow<'a, str>,
     flags: Cow<'a, str>,
     source: Source<'a>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<OriginRecord<'a>>,
     amount_text: Cow<'a, str>,
     contract_field: Cow<'a, str>,
     unknown_fields: Option<Cow<'a, str>>,
@@ -194,6 +257,7 @@ impl<'a> Source<'a> {
         Ok(Provenance {
             caller: UserName::parse(&self.caller)?,
             branch: self.branch.as_deref().map(BranchName::parse).transpose()?,
+            origin: None,
             key_id: KeyId::parse(&self.key_id)?,
             peer: self.peer.parse::<IpAddr>().map_err(|_| Invalid { expected: "an IP address" })?,
             client_certificate: self
@@ -205,6 +269,43 @@ impl<'a> Source<'a> {
             body_digest: Digest::parse(&self.body_digest)?,
         })
     }
+}
+
+#[derive(Deserialize, Serialize)]
+struct OriginRecord<'a> {
+    place: Cow<'a, str>,
+    line: Option<Cow<'a, str>>,
+}
+
+impl OriginRecord<'_> {
+    fn origin(self) -> Result<Origin, Invalid> {
+        Ok(Origin {
+            place: Place::parse(&self.place)?,
+            line: self.line.as_deref().map(TapeLine::parse).transpose()?,
+        })
+    }
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DeliveryRecord<'a> {
+    sequence: i64,
+    fate: Cow<'a, str>,
+    at_ms: i64,
+    took_ms: i64,
+    http: Option<u16>,
+    code: Option<i32>,
+    already_there: bool,
+    reason: Cow<'a, str>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ActRecord<'a> {
+    act: Cow<'a, str>,
+    sequence: i64,
+    actor: Cow<'a, str>,
+    at_ms: i64,
 }
 
 fn json(record: &impl Serialize) -> String {

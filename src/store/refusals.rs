@@ -175,6 +175,7 @@ pub fn kept(row: &Row<'_>) -> rusqlite::Result<KeptRefusal> {
             provenance: Provenance {
                 caller: text(row, 1, UserName::parse)?,
                 branch: optional_text(row, 2, BranchName::parse)?,
+                origin: None,
                 key_id: text(row, 3, KeyId::parse)?,
                 peer: text(row, 4, peer)?,
                 client_certificate: row.get::<_, Option<[u8; 32]>>(5)?.map(Digest),

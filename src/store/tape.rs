@@ -10,10 +10,11 @@
 //! ```
 //!
 //! (on one line). `line` counts from 1 through all files without gaps. `what` is `store` (a
-//! database was made), `collection` or `refusal`; `record` is its canonical form. `previous` is the
-//! SHA-256 of the line before, without its line feed, and 64 zeros for the first. `check` is the
-//! beginning of the SHA-256 of all that stands before `,"check"`, so that a torn last line, which
-//! no later line vouches for, is known as such.
+//! database was made), `collection`, `refusal`, `delivery` (what became of a collection at head
+//! office) or `act` (what a person did); `record` is its canonical form. `previous` is the SHA-256
+//! of the line before, without its line feed, and 64 zeros for the first. `check` is the beginning
+//! of the SHA-256 of all that stands before `,"check"`, so that a torn last line, which no later
+//! line vouches for, is known as such.
 //!
 //! This module formats, appends and reads lines. What they mean is for others.
 
@@ -49,6 +50,10 @@ pub enum What {
     Collection,
     /// A refusal was kept.
     Refusal,
+    /// It is decided what became of a collection at head office.
+    Delivery,
+    /// A person did something.
+    Act,
 }
 
 impl What {
@@ -57,6 +62,8 @@ impl What {
             What::Store => "store",
             What::Collection => "collection",
             What::Refusal => "refusal",
+            What::Delivery => "delivery",
+            What::Act => "act",
         }
     }
 }

@@ -12,10 +12,12 @@ use super::collections::EntryRow;
 use super::record;
 use super::tape::{self, Line, Lines, What};
 use super::{
-    OpenError, OpenErrorKind, REBUILD, agree, collections, lock, rebuild, refusals, schema,
+    OpenError, OpenErrorKind, REBUILD, agree, collections, deliveries, lock, outbox, rebuild,
+    refusals, schema,
 };
 use crate::domain::amount::Amount;
 use crate::domain::collection::Collection;
+use crate::domain::contract::Mode;
 use crate::domain::provenance::Digest;
 use crate::domain::time::BusinessDate;
 
@@ -109,6 +111,7 @@ pub fn verify_with(
     let mut check = Check {
         connection,
         range,
+        is_live: agree::mode(connection)? == Mode::Live,
         found: Verified::default(),
         seen: Lineup::default(),
         last: (0, Digest([0; 32])),
@@ -117,6 +120,7 @@ pub fn verify_with(
     check.read_tape(directory, is_end_open, progress)?;
     check.read_rows(is_end_open, progress);
     check.read_refusals(is_end_open);
+    check.read_deliveries_and_acts(is_end_open);
     check.compare_days();
     Ok(check.found)
 }
@@ -148,6 +152,7 @@ impl Lineup {
 struct Check<'a> {
     connection: &'a Connection,
     range: Range,
+    is_live: bool,
     found: Verified,
     seen: Lineup,
     /// Number and digest of the line before.
@@ -240,6 +245,8 @@ impl Check<'_> {
             What::Store => self.check_birth(line),
             What::Collection => self.check_collection(line),
             What::Refusal => self.check_refusal(line),
+            What::Delivery => self.check_delivery(line),
+            What::Act => self.check_act(line),
         };
         match difference {
             Ok(None) => {}
@@ -299,6 +306,28 @@ impl Check<'_> {
         })
     }
 
+    fn check_delivery(&self, line: &Line) -> rusqlite::Result<Option<String>> {
+        let number = line.number;
+        let Ok(told) = record::delivery(&line.record) else {
+            return Ok(Some(format!("the record of line {number} cannot be read")));
+        };
+        let row = deliveries::delivery_in(self.connection, number)?;
+        let sequence = told.sequence;
+        Ok((row != Some(told)).then(|| {
+            format!("the delivery of collection {sequence} of line {number} is not in the database")
+        }))
+    }
+
+    fn check_act(&self, line: &Line) -> rusqlite::Result<Option<String>> {
+        let number = line.number;
+        let Ok(told) = record::act(&line.record) else {
+            return Ok(Some(format!("the record of line {number} cannot be read")));
+        };
+        let row = deliveries::act_in(self.connection, number)?;
+        Ok((row != Some(told))
+            .then(|| format!("what was done by line {number} is not in the database")))
+    }
+
     /// Whether a row's line should have been seen: a running daemon may still be writing it.
     fn misses(&self, line: i64, is_end_open: bool) -> bool {
         !self.seen.has(line) && (!is_end_open || line <= self.last.0)
@@ -317,6 +346,7 @@ impl Check<'_> {
             if page.is_empty() {
                 return;
             }
+            self.check_queue(after + 1, page.last().map_or(after, |row| row.entry.sequence));
             for row in page {
                 let sequence = row.entry.sequence;
                 match sequence - after {
@@ -331,6 +361,24 @@ impl Check<'_> {
                 after = sequence;
                 self.check_row(&row, is_end_open);
             }
+        }
+    }
+
+    /// What was recorded for real is on its way to head office, there, or with a person.
+    fn check_queue(&mut self, first: i64, last: i64) {
+        if !self.is_live {
+            return;
+        }
+        match outbox::forgotten(self.connection, first, last) {
+            Ok(forgotten) => {
+                for sequence in forgotten {
+                    self.differs(format!(
+                        "collection {sequence} is neither queued for head office nor delivered \
+                         nor parked"
+                    ));
+                }
+            }
+            Err(error) => self.differs(format!("the queue from collection {first} on: {error}")),
         }
     }
 
@@ -381,6 +429,23 @@ impl Check<'_> {
                 if self.misses(row.line, is_end_open) {
                     let (id, line) = (row.id, row.line);
                     self.differs(format!("refusal {id} (line {line}) is not on the tape"));
+                }
+            }
+        }
+    }
+
+    fn read_deliveries_and_acts(&mut self, is_end_open: bool) {
+        let mut after = 0;
+        loop {
+            let lines = match deliveries::lines_after(self.connection, after, PAGE_ROWS) {
+                Ok(lines) => lines,
+                Err(error) => return self.differs(format!("deliveries and acts: {error}")),
+            };
+            let Some(last) = lines.last() else { return };
+            after = *last;
+            for line in lines {
+                if self.misses(line, is_end_open) {
+                    self.differs(format!("the delivery or act of line {line} is not on the tape"));
                 }
             }
         }

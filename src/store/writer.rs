@@ -10,7 +10,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,21 +18,16 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use super::agree::{self, AgreeError, Report};
-use super::collections::{self, Entry};
-use super::refusals::{self, Refused};
+use super::collections;
+use super::commands::{Bell, Command, Store};
+use super::relays::Haves;
 use super::tape::{self, AppendError, Tape, Told, What};
-use super::{OpenError, database_path, lock, outbox, rebuild, record, schema};
-use crate::domain::collection::ProofOfDurability;
+use super::transaction::{Batch, Outcome, Standing};
+use super::{OpenError, database_path, lock, rebuild, record, schema};
 use crate::domain::contract::Mode;
-use crate::domain::decision::{ConflictField, Decision, First, Rule, Sequence, decide};
-use crate::domain::flags::Flags;
-use crate::domain::provenance::{Confirmation, Provenance};
+use crate::domain::decision::Sequence;
 use crate::domain::time::AcceptedAt;
 use crate::system::{clock, limits};
-
-/// Commands that may wait for the writer: four times the default `connections_max`, each of which
-/// waits with one command at the most, and still only a few megabytes.
-const QUEUE_COMMANDS_MAX: usize = 4096;
 
 /// Commands in one transaction: enough to share a sync widely, few enough to answer soon.
 const BATCH_COMMANDS_MAX: usize = 1024;
@@ -44,79 +39,6 @@ const CHECKPOINT_PAGES: u32 = 4096;
 
 /// How often a checkpoint that failed for lack of space at start is tried again.
 const RECOVERY_INTERVAL: Duration = Duration::from_secs(2);
-
-/// A proof that a collection is committed, told on the tape, and both are synced. Only the writer
-/// makes one.
-#[derive(Debug)]
-pub struct Receipt {
-    sequence: Sequence,
-    flags: Flags,
-}
-
-impl ProofOfDurability for Receipt {}
-
-impl Receipt {
-    /// The collection's number.
-    pub fn sequence(&self) -> Sequence {
-        self.sequence
-    }
-
-    /// What is unusual about it; nothing for a repeat.
-    pub fn flags(&self) -> Flags {
-        self.flags
-    }
-}
-
-/// What became of a confirmation.
-#[derive(Debug)]
-pub enum Recorded {
-    /// It is in the books now.
-    New(Receipt),
-    /// It was in the books already.
-    Repeated(Receipt),
-    /// The receipt stands already, for something else.
-    Conflict {
-        /// What differs.
-        field: ConflictField,
-        /// What stands.
-        first: First,
-    },
-    /// The contract was paid under another receipt.
-    AlreadyPaid {
-        /// What is unusual about the refused confirmation.
-        flags: Flags,
-    },
-}
-
-/// Why there is no outcome. It never means "certainly not recorded".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unavailable {
-    /// Too many commands wait already; nothing was recorded.
-    QueueFull,
-    /// The disk has less space free than its reserve, or the tape cannot be written; nothing was
-    /// recorded.
-    NotWritable,
-    /// The storage failed; the outcome is unknown.
-    Failed,
-}
-
-type Answer<T> = oneshot::Sender<Result<T, Unavailable>>;
-
-enum Command {
-    Record(Box<Record>, Answer<Recorded>),
-    Refuse(Box<Refused>, Answer<()>),
-}
-
-struct Record {
-    confirmation: Confirmation,
-    provenance: Provenance,
-    rule: Rule,
-}
-
-/// The handle by which everybody talks to the writer.
-pub struct Store {
-    queue: SyncSender<Command>,
-}
 
 /// The writer at work. It ends when every [`Store`] is dropped and its queue is empty.
 pub struct Writing {
@@ -142,6 +64,7 @@ impl Store {
         }
         let mut connection = schema::open_for_writing(&database_path(state_dir), mode)?;
         let (failed_sender, failed) = oneshot::channel();
+        let (store, commands) = Store::new();
         let mut writer = Writer {
             wal_pages: watch_wal(&mut connection)?,
             connection,
@@ -157,47 +80,15 @@ impl Store {
             tried_at: clock::monotonic(),
             could_write: true,
             failed: Some(failed_sender),
+            bell: store.bell(),
             _lock: lock,
         };
         writer.recover().map_err(|error| OpenError::of_agreement(state_dir, error))?;
-        let (queue, commands) = sync_channel(QUEUE_COMMANDS_MAX);
         let thread = std::thread::Builder::new()
             .name("writer".to_owned())
             .spawn(move || writer.run(&commands))
             .map_err(|error| OpenError::inaccessible(state_dir, error))?;
-        Ok((Store { queue }, Writing { thread, failed }))
-    }
-
-    /// Queues a confirmation; once queued it is decided and recorded even if nobody waits for the
-    /// outcome.
-    pub fn record(
-        &self,
-        confirmation: Confirmation,
-        provenance: Provenance,
-        rule: Rule,
-    ) -> Result<oneshot::Receiver<Result<Recorded, Unavailable>>, Unavailable> {
-        let record = Box::new(Record { confirmation, provenance, rule });
-        self.send(|answer| Command::Record(record, answer))
-    }
-
-    /// Queues a refusal to be kept.
-    pub fn keep(
-        &self,
-        refused: Refused,
-    ) -> Result<oneshot::Receiver<Result<(), Unavailable>>, Unavailable> {
-        self.send(|answer| Command::Refuse(Box::new(refused), answer))
-    }
-
-    fn send<T>(
-        &self,
-        command: impl FnOnce(Answer<T>) -> Command,
-    ) -> Result<oneshot::Receiver<Result<T, Unavailable>>, Unavailable> {
-        let (answer, outcome) = oneshot::channel();
-        self.queue.try_send(command(answer)).map_err(|error| match error {
-            TrySendError::Full(_) => Unavailable::QueueFull,
-            TrySendError::Disconnected(_) => Unavailable::Failed,
-        })?;
-        Ok(outcome)
+        Ok((store, Writing { thread, failed }))
     }
 }
 
@@ -234,24 +125,16 @@ struct Writer {
     /// Whether the last look found that new rows can be written; a change is logged.
     could_write: bool,
     failed: Option<oneshot::Sender<()>>,
+    bell: Arc<Bell>,
     _lock: File,
-}
-
-/// What a command came to; nobody hears of it before it is durable.
-enum Outcome {
-    New(Sequence, Flags),
-    Repeated(Sequence),
-    Conflict(ConflictField, First),
-    AlreadyPaid(Flags),
-    Kept,
-    NotWritable,
-    Unknown,
 }
 
 /// What a batch came to in the database, and what is to be told on the tape.
 struct Written {
     outcomes: Vec<Outcome>,
     told: Vec<Told>,
+    haves: Haves,
+    again_from: Option<Sequence>,
 }
 
 impl Writer {
@@ -283,7 +166,7 @@ impl Writer {
         }
         let now = AcceptedAt::new(clock::now());
         let can_write = self.can_write(now);
-        let Written { outcomes, told } = match self.transact(&batch, can_write, now) {
+        let written = match self.transact(&batch, can_write, now) {
             Ok(written) => written,
             Err(error) => {
                 self.fail(&error);
@@ -298,54 +181,49 @@ impl Writer {
                 return;
             }
         };
-        self.tell(&told, now);
-        for (command, outcome) in batch.into_iter().zip(outcomes) {
-            command.answer(outcome, self.taped_sequence, self.is_broken);
+        self.tell(&written.told, now);
+        if let Some(from) = written.again_from {
+            self.bell.ring_again(from);
+        }
+        let (taped, is_broken) = (self.taped_sequence, self.is_broken);
+        let standing = Standing { taped, is_broken, haves: &written.haves };
+        for (command, outcome) in batch.into_iter().zip(written.outcomes) {
+            command.answer(outcome, standing);
         }
     }
 
     /// Decides and commits a whole batch.
     fn transact(
         &mut self,
-        batch: &[Command],
+        commands: &[Command],
         can_write: bool,
         now: AcceptedAt,
     ) -> rusqlite::Result<Written> {
-        let mut written = Written { outcomes: Vec::with_capacity(batch.len()), told: Vec::new() };
-        let (mut sequence, mut line) = (self.next_sequence, self.next_line);
         let step = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for command in batch {
-            let (outcome, told) = match command {
-                _ if !can_write && matches!(command, Command::Refuse(..)) => {
-                    (Outcome::NotWritable, None)
-                }
-                Command::Record(record, _) => {
-                    let place = NextPlace { sequence, line, can_write };
-                    write_record(&step, record, self.mode, place, now)?
-                }
-                Command::Refuse(refused, _) => {
-                    let kept = refusals::keep(&step, refused, line, now)?;
-                    let record = kept.map(|kept| (What::Refusal, record::of_refusal(&kept)));
-                    (Outcome::Kept, record)
-                }
-            };
-            sequence += Sequence::from(matches!(outcome, Outcome::New(..)));
-            written.outcomes.push(outcome);
-            if let Some((what, record)) = told {
-                written.told.push(Told { line, at: now, what, record });
-                line += 1;
-            }
-        }
+        let next = (self.next_sequence, self.next_line);
+        let mut batch = Batch::new(&step, self.mode, now, can_write, next);
+        let outcomes = commands
+            .iter()
+            .map(|command| batch.carry_out(command))
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let haves = batch.note_relays()?;
+        let Batch { sequence, line, told, again_from, .. } = batch;
         step.commit()?;
         (self.next_sequence, self.next_line) = (sequence, line);
-        Ok(written)
+        Ok(Written { outcomes, told, haves, again_from })
     }
 
     /// Puts committed rows on the tape; what cannot be written stays pending there.
     fn tell(&mut self, told: &[Told], now: AcceptedAt) {
         let Some(tape) = &mut self.tape else { return };
         match tape.append(told, now.date()) {
-            Ok(()) => self.taped_sequence = self.next_sequence - 1,
+            Ok(()) => {
+                self.taped_sequence = self.next_sequence - 1;
+                // Only what stands in both witnesses leaves for head office.
+                if self.bell.ready_to() < self.taped_sequence {
+                    self.bell.ring(self.taped_sequence);
+                }
+            }
             Err(AppendError::Refused(error)) if self.could_write => log::error!(
                 "the tape cannot be written, so new collections are answered -1009: {error}"
             ),
@@ -552,89 +430,5 @@ fn log_report(report: &Report) {
     }
     for damage in &report.damage {
         log::error!("damage: {damage}; `tilld verify` tells all of it");
-    }
-}
-
-/// Which numbers the next new row gets, and whether it may be written at all.
-#[derive(Clone, Copy)]
-struct NextPlace {
-    sequence: Sequence,
-    line: i64,
-    can_write: bool,
-}
-
-fn write_record(
-    connection: &Connection,
-    record: &Record,
-    mode: Mode,
-    place: NextPlace,
-    now: AcceptedAt,
-) -> rusqlite::Result<(Outcome, Option<(What, String)>)> {
-    let Record { confirmation, provenance, rule } = record;
-    let NextPlace { sequence, line, can_write } = place;
-    let collection = &confirmation.collection;
-    let history = collections::history(connection, collection, &provenance.caller, now)?;
-    let outcome = match decide(collection, confirmation.flags, now, *rule, history) {
-        Decision::Record { .. } if !can_write => Outcome::NotWritable,
-        Decision::Record { flags, business_date } => {
-            let entry = Entry {
-                sequence,
-                confirmation: Confirmation { flags, ..confirmation.clone() },
-                provenance: provenance.clone(),
-                accepted_at: now,
-                business_date,
-            };
-            let canonical = record::of_entry(&entry);
-            collections::insert(connection, &entry, &canonical, line)?;
-            if mode == Mode::Live {
-                outbox::insert(connection, sequence)?;
-            }
-            return Ok((Outcome::New(sequence, flags), Some((What::Collection, canonical))));
-        }
-        Decision::Repeat { sequence, variant } => {
-            if can_write {
-                let variant = variant.then_some(collection);
-                collections::insert_repeat(connection, sequence, variant, now)?;
-            }
-            Outcome::Repeated(sequence)
-        }
-        Decision::Conflict { field, first } => Outcome::Conflict(field, first),
-        Decision::AlreadyPaid { flags } => Outcome::AlreadyPaid(flags),
-    };
-    Ok((outcome, None))
-}
-
-impl Command {
-    /// Tells the outcome to whoever still waits for it. Collections up to `taped` are durable in
-    /// both witnesses.
-    fn answer(self, outcome: Outcome, taped: Sequence, is_broken: bool) {
-        let outcome = if is_broken { Outcome::Unknown } else { outcome };
-        match self {
-            Command::Record(_, answer) => {
-                let _ = answer.send(match outcome {
-                    Outcome::New(sequence, flags) if sequence <= taped => {
-                        Ok(Recorded::New(Receipt { sequence, flags }))
-                    }
-                    Outcome::Repeated(sequence) if sequence <= taped => {
-                        Ok(Recorded::Repeated(Receipt { sequence, flags: Flags::NONE }))
-                    }
-                    Outcome::Conflict(field, first) => Ok(Recorded::Conflict { field, first }),
-                    Outcome::AlreadyPaid(flags) => Ok(Recorded::AlreadyPaid { flags }),
-                    Outcome::NotWritable => Err(Unavailable::NotWritable),
-                    _ => Err(Unavailable::Failed),
-                });
-            }
-            Command::Refuse(_, answer) => {
-                let _ = answer.send(match outcome {
-                    Outcome::Kept => Ok(()),
-                    Outcome::NotWritable => Err(Unavailable::NotWritable),
-                    _ => Err(Unavailable::Failed),
-                });
-            }
-        }
-    }
-
-    fn answer_failed(self) {
-        self.answer(Outcome::Unknown, 0, true);
     }
 }

@@ -62,6 +62,7 @@ fn fill(state_dir: &Path) -> Outcome<()> {
     let provenance = Provenance {
         caller: UserName::parse("till-7")?,
         branch: None,
+        origin: None,
         key_id: KeyId::of(Digest([7; 32])),
         peer: IpAddr::from(Ipv4Addr::new(192, 168, 10, 17)),
         client_certificate: None,

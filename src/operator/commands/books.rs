@@ -163,6 +163,29 @@ fn tell(mut out: impl Write, stories: &[Story]) -> io::Result<()> {
                 variant.first_at
             )?;
         }
+        for attempt in &story.attempts {
+            writeln!(
+                out,
+                "{:<20} {} ({} ms): {} {}",
+                "tried at",
+                attempt.at,
+                attempt.took_ms,
+                attempt.verdict,
+                visible(&attempt.reason)
+            )?;
+        }
+        for delivery in &story.deliveries {
+            writeln!(
+                out,
+                "{:<20} {} at {} ({} ms){} {}",
+                "head office",
+                delivery.fate_word(),
+                delivery.at,
+                delivery.took_ms,
+                if delivery.already_there { ", was there already" } else { "" },
+                visible(&delivery.reason)
+            )?;
+        }
         for kept in &story.refusals {
             let refused = &kept.refused;
             writeln!(
@@ -190,6 +213,30 @@ fn story_row(story: &Story) -> Row {
         })
     });
     row.insert("variants".to_owned(), variants.collect());
+    let attempts = story.attempts.iter().map(|attempt| {
+        json!({
+            "number": attempt.number,
+            "at": attempt.at.to_string(),
+            "took_ms": attempt.took_ms,
+            "http": attempt.http,
+            "code": attempt.code,
+            "verdict": attempt.verdict,
+            "reason": attempt.reason,
+        })
+    });
+    row.insert("attempts".to_owned(), attempts.collect());
+    let deliveries = story.deliveries.iter().map(|delivery| {
+        json!({
+            "fate": delivery.fate_word(),
+            "at": delivery.at.to_string(),
+            "took_ms": delivery.took_ms,
+            "http": delivery.http,
+            "code": delivery.code,
+            "already_there": delivery.already_there,
+            "reason": delivery.reason,
+        })
+    });
+    row.insert("deliveries".to_owned(), deliveries.collect());
     let refusals = story.refusals.iter().map(|kept| Value::from(row_of(REFUSAL, kept)));
     row.insert("refusals".to_owned(), refusals.collect());
     row
@@ -217,7 +264,7 @@ const COLLECTION: &[Member<Listed>] = &[
     ("flags", |listed| listed.entry.confirmation.flags.iter().map(Flag::as_str).collect()),
     ("repeats", |listed| listed.repeats.map_or(0, |repeats| repeats.count).into()),
     ("last_repeat_at", |listed| listed.repeats.map(|repeats| repeats.last_at.to_string()).into()),
-    ("queued", |listed| listed.is_queued.into()),
+    ("head_office", |listed| listed.standing.as_str().into()),
     ("tape_line", |listed| listed.line.into()),
     ("intact", |listed| listed.is_intact.into()),
     ("form", |listed| listed.entry.provenance.form.as_str().into()),

@@ -6,6 +6,8 @@ CREATE TABLE store (
     epoch TEXT NOT NULL CHECK (length(epoch) = 8),
     -- The line on the tape that tells of this row.
     line  INTEGER NOT NULL,
+    -- Head office last said that it has everything up to this number.
+    have  INTEGER NOT NULL DEFAULT 0,
     -- Up to here database and tape have been seen to agree: the last line, where it stands, its
     -- SHA-256, and the last rows that it and the lines before it tell of.
     agreed_line     INTEGER NOT NULL DEFAULT 0,
@@ -31,6 +33,8 @@ CREATE TABLE collection (
     flags              TEXT NOT NULL,
     caller             TEXT NOT NULL,
     branch             TEXT,
+    origin             TEXT, -- EPOCH-N of a relayed one in its branch's database
+    origin_line        TEXT, -- N-SHA256 of its line on the branch's tape
     key_id             TEXT NOT NULL,
     peer               TEXT NOT NULL,
     client_certificate BLOB CHECK (length(client_certificate) = 32),
@@ -68,10 +72,76 @@ CREATE TABLE variant (
     PRIMARY KEY (sequence, phone, collected_at)
 ) STRICT, WITHOUT ROWID;
 
--- What head office has not got yet.
+-- What head office has not got yet and is to get: a row is born with its collection.
 CREATE TABLE outbox (
-    sequence INTEGER PRIMARY KEY REFERENCES collection
+    sequence INTEGER PRIMARY KEY REFERENCES collection,
+    amount   INTEGER NOT NULL -- the collection's, so that a sum needs no other table
 ) STRICT;
+
+-- What head office did not take: it waits for a person.
+CREATE TABLE parked (
+    sequence INTEGER PRIMARY KEY REFERENCES collection,
+    amount   INTEGER NOT NULL
+) STRICT;
+
+-- What became of collections at head office. The last one of a collection counts, unless that is
+-- in the outbox again.
+CREATE TABLE delivery (
+    line          INTEGER PRIMARY KEY, -- on the tape
+    sequence      INTEGER NOT NULL REFERENCES collection,
+    fate          TEXT NOT NULL CHECK (fate IN ('delivered', 'settled', 'refused', 'damaged')),
+    at            INTEGER NOT NULL, -- when the deciding try began
+    took_ms       INTEGER NOT NULL,
+    http          INTEGER,
+    code          INTEGER,
+    already_there INTEGER NOT NULL CHECK (already_there IN (0, 1)),
+    reason        TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX delivery_sequence ON delivery (sequence);
+
+-- Tries that decided nothing, the last 20 of each collection.
+CREATE TABLE attempt (
+    sequence INTEGER NOT NULL REFERENCES collection,
+    number   INTEGER NOT NULL,
+    at       INTEGER NOT NULL,
+    took_ms  INTEGER NOT NULL,
+    http     INTEGER,
+    code     INTEGER,
+    verdict  TEXT NOT NULL,
+    reason   TEXT NOT NULL,
+    PRIMARY KEY (sequence, number)
+) STRICT, WITHOUT ROWID;
+
+-- What people did.
+CREATE TABLE act (
+    line     INTEGER PRIMARY KEY, -- on the tape
+    what     TEXT NOT NULL CHECK (what IN ('retry')),
+    sequence INTEGER NOT NULL REFERENCES collection,
+    actor    TEXT NOT NULL, -- as claimed
+    at       INTEGER NOT NULL
+) STRICT;
+
+-- The branches that relay to here, by the epochs of their databases ('' when they told none).
+CREATE TABLE relay (
+    branch           TEXT NOT NULL,
+    epoch            TEXT NOT NULL,
+    heard_at         INTEGER NOT NULL,
+    count            INTEGER NOT NULL, -- collections that were new here
+    centavos         INTEGER NOT NULL, -- their sum
+    overpaid         INTEGER NOT NULL,
+    possible_doubles INTEGER NOT NULL,
+    PRIMARY KEY (branch, epoch)
+) STRICT, WITHOUT ROWID;
+
+-- Which of their numbers have come, as ranges that neither overlap nor touch.
+CREATE TABLE relayed (
+    branch TEXT NOT NULL,
+    epoch  TEXT NOT NULL,
+    first  INTEGER NOT NULL,
+    last   INTEGER NOT NULL CHECK (last >= first),
+    PRIMARY KEY (branch, epoch, first)
+) STRICT, WITHOUT ROWID;
 
 -- Refused confirmations of authenticated callers: a cashier may hold that cash.
 CREATE TABLE refusal (

@@ -1,0 +1,68 @@
+//! What the relay tells of itself, and what it can be asked for. Everything else is in the outbox.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, watch};
+
+use crate::domain::time::AcceptedAt;
+
+/// How the link to head office stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// The last try got through, or nothing was tried yet.
+    Up,
+    /// No try gets through; the next probe waits for its time.
+    Down,
+    /// It was down, and one row is under way to see whether it still is.
+    Probing,
+    /// Head office is reached and does not take us, or refuses everything.
+    Misconfigured,
+}
+
+impl Link {
+    /// The word for machines.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Link::Up => "up",
+            Link::Down => "down",
+            Link::Probing => "probing",
+            Link::Misconfigured => "misconfigured",
+        }
+    }
+}
+
+/// The relay's state, for people. Times are by the wall clock and only for reading.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// How the link stands.
+    pub link: Link,
+    /// Since when it does.
+    pub since: AcceptedAt,
+    /// What the last try that did not get through met, in words; empty when there was none.
+    pub trouble: String,
+    /// When the next probe is due, while the link is not up.
+    pub next_probe_at: Option<AcceptedAt>,
+    /// When a try last got through, in this process.
+    pub last_success_at: Option<AcceptedAt>,
+    /// Why nothing is sent although something could be, in words: verdicts cannot be written down.
+    pub paused: Option<String>,
+}
+
+/// The way to a running relay.
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) hurry: Arc<Notify>,
+    pub(super) state: watch::Receiver<State>,
+}
+
+impl Handle {
+    /// Tries at once whatever waits for a time.
+    pub fn hurry(&self) {
+        self.hurry.notify_one();
+    }
+
+    /// How it stands now.
+    pub fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+}

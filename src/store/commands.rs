@@ -1,0 +1,236 @@
+//! What the writer can be asked for, by whom, and what it answers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+
+use tokio::sync::{Notify, oneshot};
+
+use super::deliveries::Tried;
+use super::refusals::Refused;
+use crate::domain::collection::ProofOfDurability;
+use crate::domain::decision::{ConflictField, First, Rule, Sequence};
+use crate::domain::delivery::Place;
+use crate::domain::flags::Flags;
+use crate::domain::provenance::{Confirmation, Provenance};
+
+/// Commands that may wait for the writer: four times the default `connections_max`, each of which
+/// waits with one command at the most, and still only a few megabytes.
+const QUEUE_COMMANDS_MAX: usize = 4096;
+
+/// A proof that a collection is committed, told on the tape, and both are synced. Only the writer
+/// makes one.
+#[derive(Debug)]
+pub struct Receipt {
+    pub(super) sequence: Sequence,
+    pub(super) flags: Flags,
+    pub(super) have: Option<Place>,
+}
+
+impl ProofOfDurability for Receipt {}
+
+impl Receipt {
+    /// The collection's number.
+    pub fn sequence(&self) -> Sequence {
+        self.sequence
+    }
+
+    /// What is unusual about it; nothing for a repeat.
+    pub fn flags(&self) -> Flags {
+        self.flags
+    }
+
+    /// For a branch that relays: everything of its epoch up to this number has come.
+    pub fn have(&self) -> Option<Place> {
+        self.have
+    }
+}
+
+/// What became of a confirmation.
+#[derive(Debug)]
+pub enum Recorded {
+    /// It is in the books now.
+    New(Receipt),
+    /// It was in the books already.
+    Repeated(Receipt),
+    /// The receipt stands already, for something else.
+    Conflict {
+        /// What differs.
+        field: ConflictField,
+        /// What stands.
+        first: First,
+    },
+    /// The contract was paid under another receipt.
+    AlreadyPaid {
+        /// What is unusual about the refused confirmation.
+        flags: Flags,
+    },
+}
+
+/// Why there is no outcome. It never means "certainly not recorded".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unavailable {
+    /// Too many commands wait already; nothing was recorded.
+    QueueFull,
+    /// The disk has less space free than its reserve, or the tape cannot be written; nothing was
+    /// recorded.
+    NotWritable,
+    /// The storage failed; the outcome is unknown.
+    Failed,
+}
+
+/// Which parked collections are to be sent again.
+#[derive(Clone, Debug)]
+pub enum Again {
+    /// These, as far as they are parked.
+    These(Vec<Sequence>),
+    /// All of them.
+    AllParked,
+}
+
+/// What comes back from the writer, later.
+pub type Waiting<T> = oneshot::Receiver<Result<T, Unavailable>>;
+
+pub(super) type Answer<T> = oneshot::Sender<Result<T, Unavailable>>;
+
+pub(super) enum Command {
+    Record(Box<Record>, Answer<Recorded>),
+    Refuse(Box<Refused>, Answer<()>),
+    NoteTries(Box<Tries>, Answer<()>),
+    SendAgain(Box<SendAgain>, Answer<usize>),
+    Requeue { first: Sequence, last: Sequence, answer: Answer<usize> },
+}
+
+pub(super) struct Record {
+    pub confirmation: Confirmation,
+    pub provenance: Provenance,
+    pub rule: Rule,
+}
+
+pub(super) struct Tries {
+    pub tries: Vec<Tried>,
+    pub have: Option<Sequence>,
+}
+
+pub(super) struct SendAgain {
+    pub which: Again,
+    pub actor: String,
+}
+
+/// Tells the relay that rows wait in the outbox. The row is the truth, this only wakes.
+pub struct Bell {
+    notify: Notify,
+    /// Rows were queued again from this number on.
+    again_from: AtomicI64,
+    /// Everything up to this number stands in both witnesses.
+    ready_to: AtomicI64,
+}
+
+impl Bell {
+    fn new() -> Bell {
+        Bell {
+            notify: Notify::new(),
+            again_from: AtomicI64::new(Sequence::MAX),
+            ready_to: AtomicI64::new(0),
+        }
+    }
+
+    /// Resolves when rows were queued since it last did.
+    pub async fn rung(&self) {
+        self.notify.notified().await;
+    }
+
+    /// The lowest number that was queued again since this was last asked.
+    pub fn again_from(&self) -> Option<Sequence> {
+        let from = self.again_from.swap(Sequence::MAX, Ordering::Relaxed);
+        (from < Sequence::MAX).then_some(from)
+    }
+
+    /// Collections up to this number stand in both witnesses and may leave.
+    pub fn ready_to(&self) -> Sequence {
+        self.ready_to.load(Ordering::Acquire)
+    }
+
+    /// New rows wait.
+    pub(super) fn ring(&self, ready_to: Sequence) {
+        self.ready_to.store(ready_to, Ordering::Release);
+        self.notify.notify_one();
+    }
+
+    /// Rows from this number on wait again.
+    pub(super) fn ring_again(&self, from: Sequence) {
+        self.again_from.fetch_min(from, Ordering::Relaxed);
+        self.notify.notify_one();
+    }
+}
+
+/// The handle by which everybody talks to the writer.
+#[derive(Clone)]
+pub struct Store {
+    queue: SyncSender<Command>,
+    bell: Arc<Bell>,
+}
+
+impl Store {
+    /// A handle, and the writer's end of it.
+    pub(super) fn new() -> (Store, Receiver<Command>) {
+        let (queue, commands) = sync_channel(QUEUE_COMMANDS_MAX);
+        (Store { queue, bell: Arc::new(Bell::new()) }, commands)
+    }
+
+    /// What rings when rows are queued for head office.
+    pub fn bell(&self) -> Arc<Bell> {
+        Arc::clone(&self.bell)
+    }
+
+    /// Queues a confirmation; once queued it is decided and recorded even if nobody waits for the
+    /// outcome.
+    pub fn record(
+        &self,
+        confirmation: Confirmation,
+        provenance: Provenance,
+        rule: Rule,
+    ) -> Result<Waiting<Recorded>, Unavailable> {
+        let record = Box::new(Record { confirmation, provenance, rule });
+        self.send(|answer| Command::Record(record, answer))
+    }
+
+    /// Queues a refusal to be kept.
+    pub fn keep(&self, refused: Refused) -> Result<Waiting<()>, Unavailable> {
+        self.send(|answer| Command::Refuse(Box::new(refused), answer))
+    }
+
+    /// Queues what tries came to, and up to which number head office says that it has everything,
+    /// when that is news.
+    pub fn note_tries(
+        &self,
+        tries: Vec<Tried>,
+        have: Option<Sequence>,
+    ) -> Result<Waiting<()>, Unavailable> {
+        self.send(|answer| Command::NoteTries(Box::new(Tries { tries, have }), answer))
+    }
+
+    /// Queues a person's wish to send parked collections again; gives how many that are. `actor` is
+    /// who wishes it, as claimed.
+    pub fn send_again(&self, which: Again, actor: String) -> Result<Waiting<usize>, Unavailable> {
+        self.send(|answer| Command::SendAgain(Box::new(SendAgain { which, actor }), answer))
+    }
+
+    /// Queues everything between two numbers again that is not parked, because head office has lost
+    /// it; gives how many rows that were. Meant for a few thousand numbers at a time.
+    pub fn requeue(&self, first: Sequence, last: Sequence) -> Result<Waiting<usize>, Unavailable> {
+        self.send(|answer| Command::Requeue { first, last, answer })
+    }
+
+    fn send<T>(
+        &self,
+        command: impl FnOnce(Answer<T>) -> Command,
+    ) -> Result<Waiting<T>, Unavailable> {
+        let (answer, outcome) = oneshot::channel();
+        self.queue.try_send(command(answer)).map_err(|error| match error {
+            TrySendError::Full(_) => Unavailable::QueueFull,
+            TrySendError::Disconnected(_) => Unavailable::Failed,
+        })?;
+        Ok(outcome)
+    }
+}

@@ -1,0 +1,125 @@
+//! What leaves for head office, checked before it does: each row against its digest and against its
+//! line on the tape. A row that differs from them is not what was confirmed, and is never sent.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::collections::{self, EntryRow};
+use super::finder::Finder;
+use super::{OpenError, agree, record, schema, tape};
+use crate::domain::Invalid;
+use crate::domain::collection::Collection;
+use crate::domain::decision::Sequence;
+use crate::domain::delivery::{Epoch, TapeLine};
+
+/// A collection that waits for head office.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// Its number.
+    pub sequence: Sequence,
+    /// What was confirmed.
+    pub collection: Collection,
+    /// The line on the tape that tells of it; `None` when that cannot be read.
+    pub line: Option<TapeLine>,
+}
+
+/// A row of the outbox.
+#[derive(Clone, Debug)]
+pub enum Queued {
+    /// It is what was confirmed.
+    Sound(Outgoing),
+    /// It is not, or cannot be read: it must not be sent.
+    Damaged {
+        /// Its number.
+        sequence: Sequence,
+        /// What is wrong with it, in words.
+        reason: String,
+    },
+}
+
+/// Reads the outbox beside the writer.
+pub struct OutboxReader {
+    connection: Connection,
+    finder: Finder,
+}
+
+impl OutboxReader {
+    /// Opens the outbox in a state directory.
+    pub fn open(state_dir: &Path) -> Result<OutboxReader, OpenError> {
+        Ok(OutboxReader {
+            connection: schema::open_for_reading(state_dir)?,
+            finder: Finder::new(tape::directory(state_dir)),
+        })
+    }
+
+    /// The database's epoch.
+    pub fn epoch(&self) -> Result<Epoch, OpenError> {
+        let (birth, _) = agree::birth(&self.connection)?;
+        Epoch::parse(&birth.epoch).map_err(|Invalid { expected }| {
+            OpenError::damaged(format!("its epoch is {:?}, not {expected}", birth.epoch))
+        })
+    }
+
+    /// Up to which number head office last said that it has everything.
+    pub fn have(&self) -> Result<Sequence, OpenError> {
+        Ok(self.connection.query_row("SELECT have FROM store", [], |row| row.get(0))?)
+    }
+
+    /// The number of the last recorded collection.
+    pub fn last_sequence(&self) -> Result<Sequence, OpenError> {
+        Ok(collections::last_sequence(&self.connection)?)
+    }
+
+    /// Whether anything waits.
+    pub fn is_empty(&self) -> Result<bool, OpenError> {
+        let sql = "SELECT NOT EXISTS (SELECT 1 FROM outbox)";
+        Ok(self.connection.query_row(sql, [], |row| row.get(0))?)
+    }
+
+    /// At most `limit` rows behind number `after`, in order, none beyond `last`.
+    pub fn page(
+        &mut self,
+        after: Sequence,
+        last: Sequence,
+        limit: usize,
+    ) -> Result<Vec<Queued>, OpenError> {
+        let sequences: Vec<Sequence> = self
+            .connection
+            .prepare_cached(
+                "SELECT sequence FROM outbox WHERE sequence > ?1 AND sequence <= ?2
+                 ORDER BY sequence LIMIT ?3",
+            )?
+            .query_map((after, last, limit), |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        sequences.into_iter().map(|sequence| self.queued(sequence)).collect()
+    }
+
+    fn queued(&mut self, sequence: Sequence) -> Result<Queued, OpenError> {
+        let damaged = |reason: String| Ok(Queued::Damaged { sequence, reason });
+        let row = match collections::by_sequence(&self.connection, sequence) {
+            Ok(Some(row)) => row,
+            Ok(None) => return damaged("its row is gone".to_owned()),
+            Err(error) if error.sqlite_error_code().is_none() => {
+                return damaged(error.to_string());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let EntryRow { entry, line: number, is_intact } = row;
+        if !is_intact {
+            return damaged("its row was altered after it was recorded".to_owned());
+        }
+        let line = match self.finder.find(number) {
+            Ok(Some((line, _))) if line.record != record::of_entry(&entry) => {
+                return damaged(format!("its row differs from line {number} of the tape"));
+            }
+            Ok(found) => found.map(|(_, digest)| TapeLine { number, digest }),
+            Err(error) => {
+                log::error!("the tape cannot be read to check collection {sequence}: {error}");
+                None
+            }
+        };
+        let collection = entry.confirmation.collection;
+        Ok(Queued::Sound(Outgoing { sequence, collection, line }))
+    }
+}

@@ -1,0 +1,266 @@
+//! What a batch of commands comes to in the database, and what is to be told of it on the tape.
+//!
+//! SQL inside one transaction that is not its own; commits nothing, and tells nobody.
+
+use rusqlite::Connection;
+
+use super::collections::{self, Entry};
+use super::commands::{Again, Command, Receipt, Record, Recorded, SendAgain, Tries, Unavailable};
+use super::deliveries::{self, Act, ActKind};
+use super::relays::{self, Haves, Heard};
+use super::tape::{Told, What};
+use super::{outbox, record, refusals};
+use crate::domain::contract::Mode;
+use crate::domain::decision::{ConflictField, Decision, First, Sequence, decide};
+use crate::domain::delivery::Place;
+use crate::domain::flags::Flags;
+use crate::domain::provenance::{Confirmation, Provenance};
+use crate::domain::time::AcceptedAt;
+
+/// So many parked collections are sent again by one command: each takes a line of the tape, and
+/// others wait meanwhile.
+const AGAIN_MAX: usize = 10_000;
+
+/// What a command came to; nobody hears of it before it is durable.
+pub enum Outcome {
+    New(Sequence, Flags),
+    Repeated(Sequence),
+    Conflict(ConflictField, First),
+    AlreadyPaid(Flags),
+    Kept,
+    Noted,
+    Queued(usize),
+    NotWritable,
+    Unknown,
+}
+
+/// A batch on its way into the database.
+pub struct Batch<'a> {
+    connection: &'a Connection,
+    mode: Mode,
+    now: AcceptedAt,
+    /// Whether there is room for new rows. What became of old ones is written in any case.
+    can_write: bool,
+    /// The numbers that the next collection and the next line get.
+    pub sequence: Sequence,
+    pub line: i64,
+    /// What is to stand on the tape.
+    pub told: Vec<Told>,
+    heard: Vec<Heard>,
+    /// The lowest number that is queued again.
+    pub again_from: Option<Sequence>,
+}
+
+impl<'a> Batch<'a> {
+    /// A batch whose first new row gets these numbers.
+    pub fn new(
+        connection: &'a Connection,
+        mode: Mode,
+        now: AcceptedAt,
+        can_write: bool,
+        (sequence, line): (Sequence, i64),
+    ) -> Batch<'a> {
+        Batch {
+            connection,
+            mode,
+            now,
+            can_write,
+            sequence,
+            line,
+            told: Vec::new(),
+            heard: Vec::new(),
+            again_from: None,
+        }
+    }
+
+    /// Carries a command out.
+    pub fn carry_out(&mut self, command: &Command) -> rusqlite::Result<Outcome> {
+        match command {
+            Command::Record(record, _) => self.record(record),
+            Command::Refuse(..) if !self.can_write => Ok(Outcome::NotWritable),
+            Command::Refuse(refused, _) => {
+                self.heard.extend(Heard::of(&refused.provenance, None));
+                if let Some(kept) = refusals::keep(self.connection, refused, self.line, self.now)? {
+                    self.tell(What::Refusal, record::of_refusal(&kept));
+                }
+                Ok(Outcome::Kept)
+            }
+            Command::NoteTries(tries, _) => self.note_tries(tries),
+            Command::SendAgain(wish, _) => self.send_again(wish),
+            Command::Requeue { first, last, .. } => {
+                self.queued_again(*first);
+                outbox::requeue(self.connection, *first, *last).map(Outcome::Queued)
+            }
+        }
+    }
+
+    /// Notes what branches relayed, and tells what has come from each of them.
+    pub fn note_relays(&self) -> rusqlite::Result<Haves> {
+        relays::note(self.connection, &self.heard, self.now)
+    }
+
+    fn tell(&mut self, what: What, record: String) {
+        self.told.push(Told { line: self.line, at: self.now, what, record });
+        self.line += 1;
+    }
+
+    fn queued_again(&mut self, from: Sequence) {
+        self.again_from = Some(self.again_from.map_or(from, |lowest| lowest.min(from)));
+    }
+
+    fn record(&mut self, record: &Record) -> rusqlite::Result<Outcome> {
+        let Record { confirmation, provenance, rule } = record;
+        let collection = &confirmation.collection;
+        let history =
+            collections::history(self.connection, collection, &provenance.caller, self.now)?;
+        Ok(match decide(collection, confirmation.flags, self.now, *rule, history) {
+            Decision::Record { .. } if !self.can_write => Outcome::NotWritable,
+            Decision::Record { flags, business_date } => {
+                let entry = Entry {
+                    sequence: self.sequence,
+                    confirmation: Confirmation { flags, ..confirmation.clone() },
+                    provenance: provenance.clone(),
+                    accepted_at: self.now,
+                    business_date,
+                };
+                let canonical = record::of_entry(&entry);
+                insert_entry(self.connection, self.mode, &entry, &canonical, self.line)?;
+                self.heard.extend(Heard::of(provenance, Some((collection.amount, flags))));
+                self.tell(What::Collection, canonical);
+                self.sequence += 1;
+                Outcome::New(entry.sequence, flags)
+            }
+            Decision::Repeat { sequence, variant } => {
+                self.heard.extend(Heard::of(provenance, None));
+                if self.can_write {
+                    let variant = variant.then_some(collection);
+                    collections::insert_repeat(self.connection, sequence, variant, self.now)?;
+                }
+                Outcome::Repeated(sequence)
+            }
+            Decision::Conflict { field, first } => Outcome::Conflict(field, first),
+            Decision::AlreadyPaid { flags } => Outcome::AlreadyPaid(flags),
+        })
+    }
+
+    fn note_tries(&mut self, Tries { tries, have }: &Tries) -> rusqlite::Result<Outcome> {
+        for tried in tries {
+            if let Some(delivery) = deliveries::note_try(self.connection, tried)? {
+                deliveries::decide(self.connection, &delivery, self.line)?;
+                self.tell(What::Delivery, record::of_delivery(&delivery));
+            }
+        }
+        if let Some(have) = have {
+            self.connection.prepare_cached("UPDATE store SET have = ?1")?.execute([have])?;
+        }
+        Ok(Outcome::Noted)
+    }
+
+    fn send_again(&mut self, wish: &SendAgain) -> rusqlite::Result<Outcome> {
+        let parked = outbox::parked_after(self.connection, 0, AGAIN_MAX)?;
+        let wanted: Vec<Sequence> = match &wish.which {
+            Again::AllParked => parked,
+            Again::These(these) => {
+                these.iter().copied().filter(|sequence| parked.contains(sequence)).collect()
+            }
+        };
+        for sequence in &wanted {
+            let act = Act {
+                what: ActKind::Retry,
+                sequence: *sequence,
+                actor: wish.actor.clone(),
+                at: self.now,
+            };
+            deliveries::carry_out(self.connection, &act, self.line)?;
+            self.tell(What::Act, record::of_act(&act));
+            self.queued_again(*sequence);
+        }
+        Ok(Outcome::Queued(wanted.len()))
+    }
+}
+
+/// Writes a collection down, and queues it when real money is meant.
+pub fn insert_entry(
+    connection: &Connection,
+    mode: Mode,
+    entry: &Entry,
+    canonical: &str,
+    line: i64,
+) -> rusqlite::Result<()> {
+    collections::insert(connection, entry, canonical, line)?;
+    if mode == Mode::Live {
+        outbox::insert(connection, entry.sequence, entry.confirmation.collection.amount)?;
+    }
+    Ok(())
+}
+
+/// What is known when a batch is answered.
+#[derive(Clone, Copy)]
+pub struct Standing<'a> {
+    /// Every collection up to this number is told on the tape.
+    pub taped: Sequence,
+    /// The storage failed.
+    pub is_broken: bool,
+    /// What has come from branches.
+    pub haves: &'a Haves,
+}
+
+impl Command {
+    /// Tells the outcome to whoever still waits for it.
+    pub fn answer(self, outcome: Outcome, standing: Standing<'_>) {
+        let outcome = if standing.is_broken { Outcome::Unknown } else { outcome };
+        match self {
+            Command::Record(record, answer) => {
+                let have = standing.have(&record.provenance);
+                let receipt = |sequence, flags| Receipt { sequence, flags, have };
+                let _ = answer.send(match outcome {
+                    Outcome::New(sequence, flags) if sequence <= standing.taped => {
+                        Ok(Recorded::New(receipt(sequence, flags)))
+                    }
+                    Outcome::Repeated(sequence) if sequence <= standing.taped => {
+                        Ok(Recorded::Repeated(receipt(sequence, Flags::NONE)))
+                    }
+                    Outcome::Conflict(field, first) => Ok(Recorded::Conflict { field, first }),
+                    Outcome::AlreadyPaid(flags) => Ok(Recorded::AlreadyPaid { flags }),
+                    outcome => Err(outcome.unavailable()),
+                });
+            }
+            Command::Refuse(_, answer) | Command::NoteTries(_, answer) => {
+                let _ = answer.send(match outcome {
+                    Outcome::Kept | Outcome::Noted => Ok(()),
+                    outcome => Err(outcome.unavailable()),
+                });
+            }
+            Command::SendAgain(_, answer) | Command::Requeue { answer, .. } => {
+                let _ = answer.send(match outcome {
+                    Outcome::Queued(count) => Ok(count),
+                    outcome => Err(outcome.unavailable()),
+                });
+            }
+        }
+    }
+
+    /// Tells that nothing is known.
+    pub fn answer_failed(self) {
+        let haves = &Haves::new();
+        self.answer(Outcome::Unknown, Standing { taped: 0, is_broken: true, haves });
+    }
+}
+
+impl Outcome {
+    fn unavailable(&self) -> Unavailable {
+        match self {
+            Outcome::NotWritable => Unavailable::NotWritable,
+            _ => Unavailable::Failed,
+        }
+    }
+}
+
+impl Standing<'_> {
+    fn have(&self, provenance: &Provenance) -> Option<Place> {
+        let (branch, epoch) =
+            (provenance.branch.clone()?, provenance.origin.map(|origin| origin.place.epoch)?);
+        let sequence = *self.haves.get(&(branch, epoch))?;
+        Some(Place { epoch, sequence })
+    }
+}
