@@ -13,8 +13,12 @@ const IMPORT_TABLE: &[(&str, &[&str])] = &[
     ("net", &["system"]),
     ("store", &["domain", "system"]),
     ("endpoint", &["domain", "skypay", "store", "config", "net", "system"]),
+    ("relay", &["domain", "store", "upstream", "system"]),
     ("operator", &["domain", "skypay", "store", "config", "upstream", "net", "system"]),
-    ("daemon", &["domain", "skypay", "config", "system", "net", "store", "endpoint", "operator"]),
+    (
+        "daemon",
+        &["domain", "skypay", "config", "system", "net", "store", "endpoint", "relay", "operator"],
+    ),
     ("main", &["operator", "daemon"]),
 ];
 
