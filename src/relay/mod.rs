@@ -1,4 +1,6 @@
-//! When to send what to head office: the loop, and the state of the link.
+//! When to send what to head office: the rules, the loop around them, and the state of the link.
+
+pub mod lane;
 
 mod state;
 
