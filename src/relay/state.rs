@@ -31,6 +31,14 @@ impl Link {
     }
 }
 
+impl Link {
+    /// Whether one state leads to the other without anything being better or worse.
+    pub(super) fn is_same_trouble(self, other: Link) -> bool {
+        let is_down = |link| matches!(link, Link::Down | Link::Probing);
+        self == other || (is_down(self) && is_down(other))
+    }
+}
+
 /// The relay's state, for people. Times are by the wall clock and only for reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {

@@ -1,26 +1,29 @@
 //! A model runs beside the real store through random sequences of confirmations, refusals, crashes
 //! that cut one witness anywhere, and restarts: what was given a [`Receipt`](super::Receipt) is
-//! there, under the same number and once, and `verify` finds nothing.
+//! there, under the same number and once, what became of it at head office is known, and `verify`
+//! finds nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::reader::Reader;
+use super::reader::{Filter, Reader};
 use super::verify::{Range, verify};
-use super::{Recorded, Refused, Store, Unavailable, Writing, database_path, tape};
+use super::{Again, Recorded, Refused, Store, Tried, Unavailable, Writing, database_path, tape};
 use crate::domain::amount::Amount;
 use crate::domain::collection::{Collection, PayChannel, Phone, ReceiptNumber, UserName};
 use crate::domain::contract::{ContractNumber, ContractPolicy, Mode};
 use crate::domain::decision::{Rule, Sequence};
+use crate::domain::delivery::{Attempt, Fate, ParkedFor, Verdict};
 use crate::domain::flags::Flags;
 use crate::domain::provenance::{Confirmation, ContractField, Digest, Form, KeyId, Provenance};
-use crate::domain::time::CollectedAt;
+use crate::domain::time::{AcceptedAt, CollectedAt};
 
 /// Sequences that are tried: some 20 seconds on a small machine, nearly all of it syncs.
 const CASES: u32 = 64;
@@ -35,6 +38,10 @@ enum Step {
         policy: ContractPolicy,
     },
     Refuse(u8),
+    /// A try to deliver one of the collections that wait came to this.
+    Try(u8, Fate),
+    /// A person sends everything again that is parked.
+    SendAgain,
     /// The files as they are at that moment, with this damage, are all that is left.
     Crash(Damage),
     Stop,
@@ -62,9 +69,17 @@ fn step() -> impl Strategy<Value = Step> {
         any::<u16>().prop_map(Damage::TapeCut),
         Just(Damage::OtherDay),
     ];
+    let fate = prop_oneof![
+        Just(Fate::Waits),
+        Just(Fate::Delivered),
+        Just(Fate::Parked(ParkedFor::Settled)),
+        Just(Fate::Parked(ParkedFor::Refused)),
+    ];
     prop_oneof![
         12 => confirm,
         2 => (0..6_u8).prop_map(Step::Refuse),
+        6 => (any::<u8>(), fate).prop_map(|(which, fate)| Step::Try(which, fate)),
+        1 => Just(Step::SendAgain),
         3 => damage.prop_map(Step::Crash),
         1 => Just(Step::Stop),
     ]
@@ -77,13 +92,21 @@ struct Model {
     /// Number and centavos of everything that was given a receipt.
     acknowledged: BTreeMap<(u8, u8), (Sequence, i64)>,
     refused: BTreeMap<u8, i64>,
+    /// How each collection stands with head office: queued, parked or delivered.
+    standing: BTreeMap<Sequence, &'static str>,
 }
 
 impl Model {
     fn new() -> Model {
         let state_dir = TempDir::new().expect("a temporary directory");
         let running = Some(start(state_dir.path()));
-        Model { state_dir, running, acknowledged: BTreeMap::new(), refused: BTreeMap::new() }
+        Model {
+            state_dir,
+            running,
+            acknowledged: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            standing: BTreeMap::new(),
+        }
     }
 
     fn store(&self) -> &Store {
@@ -100,6 +123,14 @@ impl Model {
                 answer.blocking_recv().expect("an answer").expect("a kept refusal");
                 *self.refused.entry(*kind).or_default() += 1;
             }
+            Step::Try(which, fate) => self.deliver(*which, *fate),
+            Step::SendAgain => {
+                let answer = self.store().send_again(Again::AllParked, "manager".to_owned());
+                let answer = answer.expect("a place in the queue").blocking_recv();
+                let parked = self.standing.values_mut().filter(|standing| **standing == "parked");
+                let count = parked.map(|standing| *standing = "queued").count();
+                assert_eq!(answer.expect("an answer"), Ok(count));
+            }
             Step::Crash(damage) => {
                 let left = copy(self.state_dir.path());
                 stop(self.running.take());
@@ -114,6 +145,27 @@ impl Model {
                 self.check();
             }
         }
+    }
+
+    fn deliver(&mut self, which: u8, fate: Fate) {
+        let mut queued = self.standing.iter_mut().filter(|(_, standing)| **standing == "queued");
+        let Some((sequence, standing)) = queued.nth(usize::from(which % 4)) else { return };
+        *standing = match fate {
+            Fate::Waits => "queued",
+            Fate::Delivered => "delivered",
+            Fate::Parked(_) => "parked",
+        };
+        let attempt = Attempt {
+            at: AcceptedAt::from_unix_ms(i64::from(which)).expect("a time"),
+            took: Duration::from_millis(3),
+            http: Some(200),
+            code: Some(1000),
+            verdict: Verdict::Delivered,
+            reason: String::new(),
+        };
+        let tried = Tried { sequence: *sequence, attempt, fate, may_have_been_tried: false };
+        let answer = self.store().note_tries(vec![tried], None).expect("a place in the queue");
+        answer.blocking_recv().expect("an answer").expect("a verdict written down");
     }
 
     fn record(&self, key: (u8, u8), centavos: i64, policy: ContractPolicy) -> Recorded {
@@ -143,6 +195,7 @@ impl Model {
                 let number = Sequence::try_from(self.acknowledged.len() + 1).unwrap();
                 assert_eq!(receipt.sequence(), number, "{key:?}: without gaps");
                 self.acknowledged.insert(key, (number, centavos));
+                self.standing.insert(number, "queued");
             }
             (known, recorded) => panic!("{key:?}: {recorded:?}, and the model knows {known:?}"),
         }
@@ -168,6 +221,11 @@ impl Model {
         let reader = Reader::open(state_dir).expect("readable books");
         let refusals = reader.refusals(None, None, 100).expect("refusals");
         assert_eq!(refusals.len(), self.refused.len());
+        let listed = reader.collections(&Filter::default(), None, 1000).expect("collections");
+        let standing = listed.iter().map(|listed| {
+            (listed.entry.sequence, listed.standing.as_str().expect("a live collection"))
+        });
+        assert_eq!(BTreeMap::from_iter(standing), self.standing);
     }
 }
 

@@ -38,6 +38,16 @@ pub enum Queued {
     },
 }
 
+impl Queued {
+    /// Its number.
+    pub fn sequence(&self) -> Sequence {
+        match self {
+            Queued::Sound(outgoing) => outgoing.sequence,
+            Queued::Damaged { sequence, .. } => *sequence,
+        }
+    }
+}
+
 /// Reads the outbox beside the writer.
 pub struct OutboxReader {
     connection: Connection,
@@ -92,10 +102,11 @@ impl OutboxReader {
             )?
             .query_map((after, last, limit), |row| row.get(0))?
             .collect::<rusqlite::Result<_>>()?;
-        sequences.into_iter().map(|sequence| self.queued(sequence)).collect()
+        sequences.into_iter().map(|sequence| self.row(sequence)).collect()
     }
 
-    fn queued(&mut self, sequence: Sequence) -> Result<Queued, OpenError> {
+    /// The row with this number, which is in the outbox.
+    pub fn row(&mut self, sequence: Sequence) -> Result<Queued, OpenError> {
         let damaged = |reason: String| Ok(Queued::Damaged { sequence, reason });
         let row = match collections::by_sequence(&self.connection, sequence) {
             Ok(Some(row)) => row,

@@ -1,0 +1,558 @@
+//! The loop around the [`Lane`]: reads what waits, sends what may be tried, writes down what came
+//! of it, and sleeps until something happens.
+//!
+//! One task owns all of it. What is under way is known to this process only: after a crash the
+//! outbox still has the row, and head office's own check for doubles makes a second try harmless.
+
+use std::collections::{HashMap, HashSet};
+use std::future::{Future, pending};
+use std::mem;
+use std::path::Path;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio::time::{sleep_until, timeout};
+
+use super::lane::{self, Lane, Probe, Sign};
+use super::state::{Handle, Link, State};
+use crate::domain::decision::Sequence;
+use crate::domain::delivery::{Attempt, Epoch, Fate, ParkedFor, Place, Verdict};
+use crate::domain::time::AcceptedAt;
+use crate::store::outgoing::{OutboxReader, Outgoing, Queued};
+use crate::store::{Bell, OpenError, Store, Tried, Unavailable};
+use crate::system::{clock, entropy};
+use crate::upstream::{self, Upstream};
+
+/// Rows read at a time: some milliseconds of reading, and sent within a tenth of a second.
+const PAGE_ROWS: usize = 512;
+
+/// Verdicts that may wait to be written; with more nothing new is sent.
+const UNWRITTEN_MAX: usize = 4096;
+
+/// How long verdicts that could not be written wait for the next try.
+const WRITE_PAUSE: Duration = Duration::from_secs(2);
+
+/// How long the outbox is left alone after it could not be read.
+const READ_PAUSE: Duration = Duration::from_secs(10);
+
+/// Numbers that are queued again in one transaction, which cashiers wait for meanwhile.
+const REQUEUE_ROWS: i64 = 2000;
+
+/// At the end, what is under way gets so long to come back. What does not is tried again after the
+/// next start.
+const DRAIN_TIME: Duration = Duration::from_secs(3);
+
+/// Starts to pass on what waits in the outbox of a state directory, until `stop` resolves. The task
+/// ends then, and with it its hold on the store.
+pub fn start<U: Upstream>(
+    store: Store,
+    state_dir: &Path,
+    upstream: U,
+    concurrency: usize,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(Handle, JoinHandle<()>), OpenError> {
+    let outbox = OutboxReader::open(state_dir)?;
+    let hurry = Arc::new(Notify::new());
+    let (state, watched) = watch::channel(State {
+        link: Link::Up,
+        since: wall_clock(),
+        trouble: String::new(),
+        next_probe_at: None,
+        last_success_at: None,
+        paused: None,
+    });
+    let relay = Relay {
+        bell: store.bell(),
+        epoch: outbox.epoch()?,
+        have: outbox.have()?,
+        is_have_news: false,
+        fall: None,
+        tried_before: outbox.last_sequence()?,
+        store,
+        upstream: Arc::new(upstream),
+        lane: Lane::new(concurrency),
+        outbox: Some(outbox),
+        cursor: 0,
+        is_read_out: false,
+        read_pause: None,
+        contents: HashMap::new(),
+        wanted: Vec::new(),
+        under_way: JoinSet::new(),
+        unwritten: Vec::new(),
+        settling: HashSet::new(),
+        write_pause: None,
+        state,
+    };
+    let handle = Handle { hurry: Arc::clone(&hurry), state: watched };
+    Ok((handle, tokio::spawn(relay.run(hurry, stop))))
+}
+
+struct Relay<U> {
+    store: Store,
+    bell: Arc<Bell>,
+    upstream: Arc<U>,
+    epoch: Epoch,
+    lane: Lane,
+    /// None while it is being read on another thread.
+    outbox: Option<OutboxReader>,
+    /// Rows up to this number were read.
+    cursor: Sequence,
+    /// Whether nothing waits behind the cursor, as far as is known.
+    is_read_out: bool,
+    read_pause: Option<Instant>,
+    /// What is read and waits for its first try.
+    contents: HashMap<Sequence, Outgoing>,
+    /// Rows that are to be tried now, once they are read again.
+    wanted: Vec<Sequence>,
+    under_way: JoinSet<Returned>,
+    /// What came of tries and is to be written down.
+    unwritten: Vec<Tried>,
+    /// Rows whose fate is known and not written down yet.
+    settling: HashSet<Sequence>,
+    write_pause: Option<Instant>,
+    /// Up to which number head office said that it has everything.
+    have: Sequence,
+    /// Whether that is to be written down.
+    is_have_news: bool,
+    /// Head office has lost what it had: nothing is sent until that is queued again.
+    fall: Option<Fall>,
+    /// Collections up to this number may have been tried by an earlier process.
+    tried_before: Sequence,
+    state: watch::Sender<State>,
+}
+
+/// Head office has lost what it had: from the last number down to this one all of it is queued
+/// again. Downwards, because a crash on the way then leaves the fall to be seen again.
+struct Fall {
+    have: Sequence,
+    /// The last number that is still to be queued again; `None` until nothing is under way.
+    last: Option<Sequence>,
+}
+
+/// A try that came back.
+struct Returned {
+    sequence: Sequence,
+    at: AcceptedAt,
+    /// What head office was known to have when the try began.
+    have: Sequence,
+    tried: upstream::Tried,
+}
+
+/// What was read from the outbox.
+struct Read {
+    outbox: OutboxReader,
+    /// Behind this number the page was read, if one was.
+    page_after: Option<Sequence>,
+    page: Result<Vec<Queued>, OpenError>,
+    /// What was asked for one by one.
+    wanted: Vec<(Sequence, Result<Queued, OpenError>)>,
+}
+
+/// What was written.
+enum Written {
+    Tries { tries: Vec<Tried>, result: Result<(), Unavailable> },
+    /// Queued again from this number on.
+    Requeued { first: Sequence, result: Result<usize, Unavailable> },
+}
+
+type Writing = Pin<Box<dyn Future<Output = Written> + Send>>;
+
+impl<U: Upstream> Relay<U> {
+    async fn run(mut self, hurry: Arc<Notify>, stop: impl Future<Output = ()>) {
+        let mut stop = pin!(stop);
+        let bell = Arc::clone(&self.bell);
+        let mut reading: Option<JoinHandle<Read>> = None;
+        let mut writing: Option<Writing> = None;
+        loop {
+            self.end_pauses();
+            if writing.is_none() {
+                writing = self.write();
+            }
+            self.send();
+            if reading.is_none() {
+                reading = self.read();
+            }
+            self.tell();
+            let wake_at = self.wake_at();
+            tokio::select! {
+                Some(returned) = self.under_way.join_next() => {
+                    self.came_back(returned);
+                    while let Some(returned) = self.under_way.try_join_next() {
+                        self.came_back(returned);
+                    }
+                }
+                read = ended(&mut reading) => self.take(read),
+                written = ended(&mut writing) => self.wrote(written),
+                () = bell.rung() => {
+                    self.is_read_out = false;
+                    if let Some(from) = bell.again_from() {
+                        self.cursor = self.cursor.min(from - 1);
+                    }
+                }
+                () = hurry.notified() => self.lane.hurry(clock::monotonic()),
+                () = sleep_until_some(wake_at) => {}
+                () = &mut stop => break,
+            }
+        }
+        let _ = timeout(DRAIN_TIME, self.drain(writing)).await;
+    }
+
+    /// Waits for what is under way, and writes it down.
+    async fn drain(&mut self, mut writing: Option<Writing>) {
+        loop {
+            if writing.is_none() {
+                writing = self.write();
+            }
+            if writing.is_none() && self.under_way.is_empty() {
+                return;
+            }
+            tokio::select! {
+                Some(returned) = self.under_way.join_next() => self.came_back(returned),
+                written = ended(&mut writing) => self.wrote(written),
+            }
+        }
+    }
+
+    fn end_pauses(&mut self) {
+        let now = clock::monotonic();
+        self.read_pause = self.read_pause.filter(|until| *until > now);
+        self.write_pause = self.write_pause.filter(|until| *until > now);
+    }
+
+    /// When something is to be done though nothing happens.
+    fn wake_at(&self) -> Option<Instant> {
+        let lane = if self.may_send() { self.lane.wake_at() } else { None };
+        [lane, self.read_pause, self.write_pause].into_iter().flatten().min()
+    }
+
+    /// Nothing is sent whose verdict could not be kept.
+    fn may_send(&self) -> bool {
+        self.fall.is_none() && self.write_pause.is_none() && self.unwritten.len() < UNWRITTEN_MAX
+    }
+
+    fn send(&mut self) {
+        let now = clock::monotonic();
+        while self.may_send()
+            && let Some(sequence) = self.lane.next(now)
+        {
+            match self.contents.remove(&sequence) {
+                Some(outgoing) => self.launch(outgoing),
+                None => self.wanted.push(sequence),
+            }
+        }
+    }
+
+    fn launch(&mut self, outgoing: Outgoing) {
+        let Outgoing { sequence, collection, line } = outgoing;
+        let outgoing = upstream::Outgoing {
+            sequence: Place { epoch: self.epoch, sequence },
+            collection,
+            line,
+        };
+        let (upstream, have, at) = (Arc::clone(&self.upstream), self.have, wall_clock());
+        self.under_way.spawn(async move {
+            let tried = upstream.deliver(&outgoing).await;
+            Returned { sequence, at, have, tried }
+        });
+    }
+
+    /// Begins to read what is to be sent next.
+    fn read(&mut self) -> Option<JoinHandle<Read>> {
+        let is_page_due = !self.is_read_out && self.lane.wants_more();
+        if self.read_pause.is_some() || (self.wanted.is_empty() && !is_page_due) {
+            return None;
+        }
+        let mut outbox = self.outbox.take()?;
+        let page_after = is_page_due.then_some(self.cursor);
+        let last = self.bell.ready_to();
+        let wanted = mem::take(&mut self.wanted);
+        // Before it is read: whoever rings meanwhile takes it back.
+        self.is_read_out |= is_page_due;
+        Some(tokio::task::spawn_blocking(move || {
+            let wanted = wanted.into_iter().map(|row| (row, outbox.row(row))).collect();
+            let page = page_after.map_or(Ok(Vec::new()), |after| outbox.page(after, last, PAGE_ROWS));
+            Read { outbox, page_after, page, wanted }
+        }))
+    }
+
+    fn take(&mut self, read: Result<Read, JoinError>) {
+        let Read { outbox, page_after, page, wanted } = read.expect("a panic ends the process");
+        self.outbox = Some(outbox);
+        for (sequence, row) in wanted {
+            match row {
+                Ok(Queued::Sound(outgoing)) => self.launch(outgoing),
+                Ok(Queued::Damaged { reason, .. }) => self.park_damaged(sequence, reason),
+                Err(error) => {
+                    self.wanted.push(sequence);
+                    self.cannot_read(&error);
+                }
+            }
+        }
+        match page {
+            Ok(page) => self.take_page(page_after, page),
+            Err(error) => {
+                self.is_read_out = false;
+                self.cannot_read(&error);
+            }
+        }
+    }
+
+    fn take_page(&mut self, page_after: Option<Sequence>, page: Vec<Queued>) {
+        // Otherwise rows before it were queued again meanwhile.
+        if page_after == Some(self.cursor)
+            && let Some(last) = page.last()
+        {
+            self.cursor = last.sequence();
+        }
+        self.is_read_out &= page.len() < PAGE_ROWS;
+        for queued in page {
+            let sequence = queued.sequence();
+            if self.settling.contains(&sequence) || self.lane.has(sequence) {
+                continue;
+            }
+            match queued {
+                Queued::Sound(outgoing) => {
+                    self.lane.take([(sequence, outgoing.collection.contract.clone())]);
+                    self.contents.insert(sequence, outgoing);
+                }
+                Queued::Damaged { reason, .. } => self.park_damaged(sequence, reason),
+            }
+        }
+    }
+
+    /// A row that is not what was confirmed never leaves: it is shown to a person.
+    fn park_damaged(&mut self, sequence: Sequence, reason: String) {
+        log::error!(
+            TILLD_EVENT = "damaged", TILLD_SEQUENCE = sequence;
+            "collection {sequence} is damaged and was not sent to head office: {reason}; \
+             `tilld verify` tells more"
+        );
+        self.lane.forget(sequence);
+        let attempt = Attempt {
+            at: wall_clock(),
+            took: Duration::ZERO,
+            http: None,
+            code: None,
+            verdict: Verdict::Refused,
+            reason,
+        };
+        self.note(sequence, attempt, Fate::Parked(ParkedFor::Damaged));
+    }
+
+    fn cannot_read(&mut self, error: &OpenError) {
+        log::error!("what waits for head office cannot be read, and is tried again: {error}");
+        self.read_pause = Some(clock::monotonic() + READ_PAUSE);
+    }
+
+    fn came_back(&mut self, returned: Result<Returned, JoinError>) {
+        let Returned { sequence, at, have, tried } = returned.expect("a panic ends the process");
+        let upstream::Tried { verdict, http, code, reason, took, have: told } = tried;
+        let now = clock::monotonic();
+        let fate = self.lane.tried(sequence, &verdict, now, random());
+        if let Some(told) = told.filter(|told| told.epoch == self.epoch) {
+            self.hear_have(told.sequence, have);
+        }
+        self.state.send_if_modified(|state| {
+            match verdict {
+                Verdict::Delivered | Verdict::Settled => state.last_success_at = Some(at),
+                _ => state.trouble.clone_from(&reason),
+            }
+            false
+        });
+        if let Fate::Parked(parked_for) = fate {
+            log::error!(
+                TILLD_EVENT = "parked", TILLD_SEQUENCE = sequence;
+                "head office did not take collection {sequence} ({}): {reason}; it is parked until \
+                 a person sends it again: tilld sync parked",
+                parked_for.as_str()
+            );
+        }
+        self.note(sequence, Attempt { at, took, http, code, verdict, reason }, fate);
+    }
+
+    fn note(&mut self, sequence: Sequence, attempt: Attempt, fate: Fate) {
+        if fate != Fate::Waits {
+            self.settling.insert(sequence);
+        }
+        let may_have_been_tried = sequence <= self.tried_before;
+        self.unwritten.push(Tried { sequence, attempt, fate, may_have_been_tried });
+    }
+
+    /// Head office says that it has everything up to `told`; it was known to have everything up to
+    /// `known` when this try began. Answers overtake each other, so only less than that is a fall.
+    fn hear_have(&mut self, told: Sequence, known: Sequence) {
+        if let Some(fall) = &mut self.fall {
+            fall.have = fall.have.min(told);
+        } else if told < known {
+            log::error!(
+                TILLD_EVENT = "fall";
+                "head office has lost what it had: it has everything up to number {told}, and had \
+                 everything up to {known}; what it lacks is sent again"
+            );
+            self.fall = Some(Fall { have: told, last: None });
+        } else if told > self.have {
+            self.have = told;
+            self.is_have_news = true;
+        }
+    }
+
+    /// Begins to write what is to be written next.
+    fn write(&mut self) -> Option<Writing> {
+        if self.write_pause.is_some() {
+            return None;
+        }
+        if !self.unwritten.is_empty() || (self.is_have_news && self.fall.is_none()) {
+            let tries = mem::take(&mut self.unwritten);
+            let is_have_news = self.fall.is_none() && mem::take(&mut self.is_have_news);
+            let waiting =
+                self.store.note_tries(tries.clone(), is_have_news.then_some(self.have));
+            return Some(Box::pin(async move {
+                Written::Tries { tries, result: outcome(waiting).await }
+            }));
+        }
+        let fall = self.fall.as_mut().filter(|_| self.under_way.is_empty())?;
+        let last = *fall.last.get_or_insert(self.bell.ready_to());
+        let first = (last - REQUEUE_ROWS + 1).max(fall.have + 1);
+        let waiting = self.store.requeue(first, last);
+        Some(Box::pin(async move {
+            Written::Requeued { first, result: outcome(waiting).await }
+        }))
+    }
+
+    fn wrote(&mut self, written: Written) {
+        let failed = match written {
+            Written::Tries { tries, result } => match result {
+                Ok(()) => {
+                    for tried in tries.iter().filter(|tried| tried.fate != Fate::Waits) {
+                        self.settling.remove(&tried.sequence);
+                    }
+                    None
+                }
+                Err(error) => {
+                    self.unwritten.splice(..0, tries);
+                    self.is_have_news = true;
+                    Some(error)
+                }
+            },
+            Written::Requeued { first, result } => match result {
+                Ok(_) => {
+                    self.requeued_from(first);
+                    None
+                }
+                Err(error) => Some(error),
+            },
+        };
+        let paused = failed.map(|error| match error {
+            Unavailable::QueueFull => "the writer has too much to do",
+            Unavailable::NotWritable | Unavailable::Failed => {
+                "what became of collections at head office cannot be written down; the log of the \
+                 storage says why"
+            }
+        });
+        if paused.is_some() {
+            self.write_pause = Some(clock::monotonic() + WRITE_PAUSE);
+        }
+        self.state.send_if_modified(|state| {
+            state.paused = paused.map(str::to_owned);
+            false
+        });
+    }
+
+    fn requeued_from(&mut self, first: Sequence) {
+        let Some(fall) = &mut self.fall else { return };
+        fall.last = Some(first - 1);
+        if first <= fall.have + 1 {
+            self.have = fall.have;
+            self.is_have_news = true;
+            self.fall = None;
+            log::warn!("what head office lost is queued again, from number {first} on");
+        }
+    }
+
+    /// Tells people how the link stands, and the log when that changes.
+    fn tell(&self) {
+        let (link, probe_at, why) = match self.lane.link() {
+            lane::Link::Up => (Link::Up, None, ""),
+            lane::Link::Down { probe: Probe::UnderWay, .. } => (Link::Probing, None, ""),
+            lane::Link::Down { probe: Probe::At(at), .. } => (Link::Down, Some(at), ""),
+            lane::Link::Misconfigured { probe, sign, .. } => (
+                Link::Misconfigured,
+                match probe {
+                    Probe::At(at) => Some(at),
+                    Probe::UnderWay => None,
+                },
+                match sign {
+                    Sign::Misconfigured => "",
+                    Sign::AllRefused => "it refuses everything: ",
+                },
+            ),
+        };
+        let now = clock::monotonic();
+        self.state.send_if_modified(|state| {
+            let until = probe_at.map(|at| at.saturating_duration_since(now));
+            let is_changed = state.link != link;
+            // A probe does not end an outage.
+            let is_new = is_changed && !state.link.is_same_trouble(link);
+            if is_new {
+                state.since = wall_clock();
+                log_link(link, why, &state.trouble);
+            }
+            state.link = link;
+            state.next_probe_at = until.map(wall_clock_in);
+            is_changed
+        });
+    }
+}
+
+fn log_link(link: Link, why: &str, trouble: &str) {
+    match link {
+        Link::Up => log::info!(TILLD_EVENT = "link-up"; "head office is reached again"),
+        Link::Down | Link::Probing => log::warn!(
+            TILLD_EVENT = "link-down";
+            "head office cannot be reached: {trouble}; confirmations are kept and sent when it can"
+        ),
+        Link::Misconfigured => log::error!(
+            TILLD_EVENT = "misconfigured";
+            "head office takes nothing from here: {why}{trouble}; compare [upstream] with the \
+             caller that is configured there; confirmations are kept, and it is tried again"
+        ),
+    }
+}
+
+/// What the writer answers; a writer that is gone has failed.
+async fn outcome<T>(
+    waiting: Result<oneshot::Receiver<Result<T, Unavailable>>, Unavailable>,
+) -> Result<T, Unavailable> {
+    waiting?.await.unwrap_or(Err(Unavailable::Failed))
+}
+
+/// Resolves when what is in the slot does, which is empty then; never while it is empty.
+async fn ended<F: Future + Unpin>(slot: &mut Option<F>) -> F::Output {
+    let Some(running) = slot else { return pending().await };
+    let output = running.await;
+    *slot = None;
+    output
+}
+
+async fn sleep_until_some(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => pending().await,
+    }
+}
+
+fn wall_clock() -> AcceptedAt {
+    wall_clock_in(Duration::ZERO)
+}
+
+fn wall_clock_in(time: Duration) -> AcceptedAt {
+    AcceptedAt::new(clock::now() + time)
+}
+
+/// Spreads the tries of 2,000 branches. Without randomness they are only less spread.
+fn random() -> u64 {
+    entropy::bytes::<8>().map_or(u64::MAX / 2, u64::from_ne_bytes)
+}
