@@ -13,8 +13,15 @@ const IMPORT_TABLE: &[(&str, &[&str])] = &[
     ("net", &["system"]),
     ("store", &["domain", "system"]),
     ("endpoint", &["domain", "skypay", "store", "config", "net", "system"]),
+    ("upstream", &["domain", "skypay", "net", "system"]),
     ("operator", &["domain", "skypay", "store", "config", "upstream", "net", "system"]),
-    ("daemon", &["domain", "skypay", "config", "system", "net", "store", "endpoint", "operator"]),
+    (
+        "daemon",
+        &[
+            "domain", "skypay", "config", "system", "net", "store", "endpoint", "upstream",
+            "operator",
+        ],
+    ),
     ("main", &["operator", "daemon"]),
 ];
 
