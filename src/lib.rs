@@ -12,6 +12,8 @@ pub mod net;
 
 pub mod endpoint;
 
+pub mod upstream;
+
 pub mod relay;
 
 pub mod operator;

@@ -165,6 +165,19 @@ pub struct Upstream {
     pub timeout: Duration,
 }
 
+impl Upstream {
+    /// Reads the key that we send as `authentication`: the file's first.
+    pub fn authentication_key(&self) -> Result<Zeroizing<String>, ConfigError> {
+        secrets::read_first(&self.authentication_file, "[upstream]")
+    }
+
+    /// Reads the password that we encrypt with, the file's first; none without such a file.
+    pub fn encryption_password(&self) -> Result<Option<Zeroizing<String>>, ConfigError> {
+        let file = self.encryption_file.as_deref();
+        file.map(|file| secrets::read_first(file, "[upstream]")).transpose()
+    }
+}
+
 /// What is there for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operator {

@@ -70,6 +70,12 @@ pub fn read(path: &Path, wanted_by: &str) -> Result<Vec<Zeroizing<String>>, Conf
     keys(text).map_err(|(what, help)| unusable(&what, help))
 }
 
+/// Reads the first key of a file, under the rules of [`read`].
+pub fn read_first(path: &Path, wanted_by: &str) -> Result<Zeroizing<String>, ConfigError> {
+    // There is at least one.
+    read(path, wanted_by).map(|mut keys| keys.swap_remove(0))
+}
+
 /// The keys in a text, or what is wrong with it and what to do.
 fn keys(text: &str) -> Result<Vec<Zeroizing<String>>, (String, &'static str)> {
     // Some editors put a byte order mark in front; it is no part of the first key.

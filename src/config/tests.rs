@@ -530,6 +530,32 @@ fn callers_read_their_own_secrets() {
 }
 
 #[test]
+fn upstream_sends_the_first_key_of_each_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let files = Files::with(
+        "[upstream]\n\
+         url = \"https://collect.example.com/\"\n\
+         branch = \"MNL-042\"\n\
+         user_name = \"branch-mnl-042\"\n\
+         authentication_file = \"upstream.key\"\n\
+         encryption_file = \"upstream.password\"\n",
+    )
+    .and("upstream.key", "new\nold\n")
+    .and("upstream.password", "sealed\n");
+    for name in ["upstream.key", "upstream.password"] {
+        fs::set_permissions(files.path(name), fs::Permissions::from_mode(0o640)).unwrap();
+    }
+    let mut upstream = files.load().unwrap().upstream.unwrap();
+    assert_eq!(upstream.authentication_key().unwrap().as_str(), "new");
+    assert_eq!(upstream.encryption_password().unwrap().unwrap().as_str(), "sealed");
+    fs::remove_file(files.path("upstream.password")).unwrap();
+    let error = upstream.encryption_password().unwrap_err().to_string();
+    assert!(error.contains("[upstream]"), "{error}");
+    upstream.encryption_file = None;
+    assert!(upstream.encryption_password().unwrap().is_none());
+}
+
+#[test]
 fn a_file_that_was_cut_off_anywhere_is_valid_or_refused_in_place() {
     let text = EXAMPLE.replace('\n', "\r\n");
     for end in (0..text.len()).step_by(7).filter(|&end| text.is_char_boundary(end)) {

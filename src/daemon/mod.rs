@@ -2,6 +2,7 @@
 
 mod checks;
 mod demo;
+mod head_office;
 mod serve;
 
 use std::io::{self, Write as _};

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::checks;
+use super::{checks, head_office};
 use crate::config::{Config, ReplyCode};
 use crate::endpoint::{Callers, Endpoint, Rules};
 use crate::net::listener::{self, Limits};
@@ -66,6 +66,7 @@ pub async fn serve(
     let (store, writing) = Store::open(&config.state_dir, config.mode, config.disk_reserve)?;
     drop(long_work);
     let tls = server_tls(config)?;
+    let upstream = head_office::upstream(config)?;
     let listener = listen(config.endpoint.listen).await?;
     let address = listener.local_addr()?;
 
@@ -78,6 +79,12 @@ pub async fn serve(
     let _ = ready.send(address);
     checks::start(config.state_dir.clone())?;
 
+    let (stop_relay, relay_stops) = oneshot::channel::<()>();
+    let relay = upstream
+        .map(|upstream| {
+            head_office::start(config, &store, upstream, async { drop(relay_stops.await) })
+        })
+        .transpose()?;
     let Writing { thread, failed } = writing;
     let endpoint = Arc::new(Endpoint::new(rules(config), callers, store));
     let limits = Limits {
@@ -105,7 +112,12 @@ pub async fn serve(
         counts.turned_away,
         counts.plain
     );
-    // The last handle to the store is gone with the endpoint, so the writer ends by itself.
+    // What was confirmed last may still leave.
+    drop(stop_relay);
+    if let Some((_, passing_on)) = relay {
+        let _ = passing_on.await;
+    }
+    // The last handle to the store is gone with endpoint and relay, so the writer ends by itself.
     let _ = tokio::task::spawn_blocking(move || thread.join()).await;
     if storage_failed {
         let message = "the storage failed: see the lines above; a restart recovers what it holds";

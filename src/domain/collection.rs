@@ -64,9 +64,9 @@ impl fmt::Display for ReceiptNumber {
     }
 }
 
-/// Whether a character has a glyph or is a space: bidi marks are format characters, and the two
-/// separators would break a line that a person reads.
-fn is_printable(c: char) -> bool {
+/// Whether a character has a glyph or is a space, so that it does no harm in a line: bidi marks
+/// are format characters, and the two separators would break a line that a person reads.
+pub fn is_printable(c: char) -> bool {
     !matches!(
         c.general_category(),
         GeneralCategory::Control

@@ -40,9 +40,9 @@ const COMMON_NAME_BYTES_MAX: usize = 64;
 /// A certificate or key that cannot be used.
 #[derive(Debug)]
 pub struct TlsError {
-    path: PathBuf,
-    problem: String,
-    remedy: &'static str,
+    pub(super) path: PathBuf,
+    pub(super) problem: String,
+    pub(super) remedy: &'static str,
 }
 
 impl fmt::Display for TlsError {
@@ -214,7 +214,7 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
 }
 
 /// All certificates of a file, at least one.
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(super) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let failed = |problem: &str, remedy| TlsError {
         path: path.to_owned(),
         problem: problem.to_owned(),
@@ -232,7 +232,7 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErr
     Ok(chain)
 }
 
-fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+pub(super) fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let pem = read(path)?;
     let failed = |problem: &str, remedy| TlsError {
         path: path.to_owned(),

@@ -229,6 +229,11 @@ impl Lane {
         }
     }
 
+    /// Whether it holds this row.
+    pub fn has(&self, sequence: Sequence) -> bool {
+        self.rows.contains_key(&sequence)
+    }
+
     /// Whether more rows should be read behind the last one taken: few are due, and there is room.
     pub fn wants_more(&self) -> bool {
         self.fresh.len() + self.again.len() < DUE_ROWS_MAX && self.rows.len() < ROWS_MAX

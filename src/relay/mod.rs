@@ -2,6 +2,8 @@
 
 pub mod lane;
 
+mod run;
 mod state;
 
+pub use run::start;
 pub use state::{Handle, Link, State};

@@ -153,9 +153,15 @@ struct Read {
 
 /// What was written.
 enum Written {
-    Tries { tries: Vec<Tried>, result: Result<(), Unavailable> },
+    Tries {
+        tries: Vec<Tried>,
+        result: Result<(), Unavailable>,
+    },
     /// Queued again from this number on.
-    Requeued { first: Sequence, result: Result<usize, Unavailable> },
+    Requeued {
+        first: Sequence,
+        result: Result<usize, Unavailable>,
+    },
 }
 
 type Writing = Pin<Box<dyn Future<Output = Written> + Send>>;
@@ -273,7 +279,8 @@ impl<U: Upstream> Relay<U> {
         self.is_read_out |= is_page_due;
         Some(tokio::task::spawn_blocking(move || {
             let wanted = wanted.into_iter().map(|row| (row, outbox.row(row))).collect();
-            let page = page_after.map_or(Ok(Vec::new()), |after| outbox.page(after, last, PAGE_ROWS));
+            let page =
+                page_after.map_or(Ok(Vec::new()), |after| outbox.page(after, last, PAGE_ROWS));
             Read { outbox, page_after, page, wanted }
         }))
     }
@@ -407,8 +414,7 @@ impl<U: Upstream> Relay<U> {
         if !self.unwritten.is_empty() || (self.is_have_news && self.fall.is_none()) {
             let tries = mem::take(&mut self.unwritten);
             let is_have_news = self.fall.is_none() && mem::take(&mut self.is_have_news);
-            let waiting =
-                self.store.note_tries(tries.clone(), is_have_news.then_some(self.have));
+            let waiting = self.store.note_tries(tries.clone(), is_have_news.then_some(self.have));
             return Some(Box::pin(async move {
                 Written::Tries { tries, result: outcome(waiting).await }
             }));
@@ -417,9 +423,7 @@ impl<U: Upstream> Relay<U> {
         let last = *fall.last.get_or_insert(self.bell.ready_to());
         let first = (last - REQUEUE_ROWS + 1).max(fall.have + 1);
         let waiting = self.store.requeue(first, last);
-        Some(Box::pin(async move {
-            Written::Requeued { first, result: outcome(waiting).await }
-        }))
+        Some(Box::pin(async move { Written::Requeued { first, result: outcome(waiting).await } }))
     }
 
     fn wrote(&mut self, written: Written) {

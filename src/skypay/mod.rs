@@ -9,6 +9,10 @@ mod json;
 
 pub mod reply;
 
+pub mod outgoing;
+
+pub mod answer;
+
 pub mod cipher;
 
 pub mod channel;

@@ -2,24 +2,24 @@
 
 use std::io::{self, Write as _};
 
-use crate::config::{Config, Tls, secrets};
+use crate::config::{Config, Tls, Upstream};
+use crate::net::client_tls;
 use crate::net::tls::{self, TlsError};
 use crate::operator::{Exit, Failure};
 
 /// `tilld config check`
 pub fn config_check(config: &Config) -> Result<(), Failure> {
+    let unusable = |error: TlsError| Failure::new(Exit::Configuration, error.to_string());
     for caller in &config.callers {
         caller.authentication_keys()?;
         caller.encryption_passwords()?;
     }
     if let Some(upstream) = &config.upstream {
-        secrets::read(&upstream.authentication_file, "[upstream]")?;
-        if let Some(file) = &upstream.encryption_file {
-            secrets::read(file, "[upstream]")?;
-        }
+        upstream.authentication_key()?;
+        upstream.encryption_password()?;
+        check_client_tls(upstream).map_err(unusable)?;
     }
-    check_tls(&config.endpoint.tls)
-        .map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;
+    check_tls(&config.endpoint.tls).map_err(unusable)?;
     let callers = match config.callers.len() {
         0 => "no caller: every request will be answered -1001".to_owned(),
         1 => "1 caller".to_owned(),
@@ -27,6 +27,12 @@ pub fn config_check(config: &Config) -> Result<(), Failure> {
     };
     let mode = config.mode.as_str();
     Ok(writeln!(io::stdout(), "configuration ok: mode {mode}, {callers}")?)
+}
+
+fn check_client_tls(upstream: &Upstream) -> Result<(), TlsError> {
+    let identity = upstream.client_certificate.as_ref();
+    let identity = identity.map(|files| (&*files.certificate, &*files.private_key));
+    client_tls::load(upstream.ca_file.as_deref(), identity).map(drop)
 }
 
 fn check_tls(configured: &Tls) -> Result<(), TlsError> {
