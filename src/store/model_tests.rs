@@ -225,7 +225,7 @@ impl Model {
         let standing = listed.iter().map(|listed| {
             (listed.entry.sequence, listed.standing.as_str().expect("a live collection"))
         });
-        assert_eq!(BTreeMap::from_iter(standing), self.standing);
+        assert_eq!(standing.collect::<BTreeMap<_, _>>(), self.standing);
     }
 }
 
