@@ -98,16 +98,21 @@ pub struct Lane {
     under_way: HashMap<u64, (Sequence, u64)>,
     /// Due rows that were never tried.
     fresh: BTreeSet<Sequence>,
-    /// Due rows that were tried before.
-    again: BTreeSet<Sequence>,
-    /// Whether a row of `again` comes next. They take turns with the fresh ones, so that rows which
-    /// always fail hold back nobody, and are not held back.
+    /// Due rows that were tried before, the one whose last try is longest ago first: what always
+    /// fails lets the others go before it.
+    again: BTreeSet<(u64, Sequence)>,
+    /// Whether a row of `again` comes next. They take turns with the fresh ones, so that neither
+    /// holds back the other.
     turn_of_again: bool,
     /// Rows that wait for a time.
     waiting: BTreeSet<(Instant, Sequence)>,
-    /// Of the rows tried before those that a probe may use, by the number of their tries: whatever
-    /// ails a row, the next probe takes another.
-    tried: BTreeSet<(u32, Sequence)>,
+    /// Of the rows tried before those that a probe may use, in the same order: whatever ails a row,
+    /// the next probe takes another. The number of tries would not do for an order: beside rows
+    /// tried a thousand times in a long outage, a few new ones that always fail would take every
+    /// probe.
+    tried: BTreeSet<(u64, Sequence)>,
+    /// Counts tries that have ended.
+    tries: u64,
     /// How many rows of this generation may be under way at once; at most `concurrency`.
     window: usize,
     /// Changes with the state of the link: what fails that was begun before says nothing of it.
@@ -129,6 +134,8 @@ struct Row {
     wait: Option<Wait>,
     /// How often it was tried in vain, for whatever reason.
     tries: u32,
+    /// The number of its last try.
+    last_try: u64,
     /// How often the outcome was unknown while the link was up.
     unknowns: u32,
     refusals: Option<Refusals>,
@@ -202,6 +209,7 @@ impl Lane {
             turn_of_again: false,
             waiting: BTreeSet::new(),
             tried: BTreeSet::new(),
+            tries: 0,
             window: 1,
             generation: 0,
             pause: None,
@@ -224,6 +232,10 @@ impl Lane {
                 self.dequeue(overtaken);
             }
             self.rows.insert(sequence, Row::new(contract));
+            // It may have been parked in this succession; nothing of that is to be taken back.
+            if let Some(before) = self.refused.get_mut(&sequence) {
+                *before = None;
+            }
             self.contracts.insert((contract, sequence));
             self.queue_first_of(contract);
         }
@@ -250,12 +262,9 @@ impl Lane {
         }
         let sequence = match &mut self.pause {
             None => {
-                let turns = if self.turn_of_again {
-                    [&self.again, &self.fresh]
-                } else {
-                    [&self.fresh, &self.again]
-                };
-                let sequence = *turns.into_iter().find_map(BTreeSet::first)?;
+                let fresh = self.fresh.first();
+                let again = self.again.first().map(|(_, sequence)| sequence);
+                let sequence = *if self.turn_of_again { again.or(fresh) } else { fresh.or(again) }?;
                 self.turn_of_again = !self.turn_of_again;
                 sequence
             }
@@ -298,7 +307,9 @@ impl Lane {
             pause.failures = pause.failures.saturating_add(1);
             pause.probe_at = now + pause.delay(random);
         }
+        self.tries += 1;
         row.tries = row.tries.saturating_add(1);
+        row.last_try = self.tries;
         let fate = match verdict {
             Verdict::Delivered => self.taken(Fate::Delivered),
             Verdict::Settled => self.taken(Fate::Parked(ParkedFor::Settled)),
@@ -419,7 +430,8 @@ impl Lane {
     /// first of these refusals, and enough rows to tell are due or under way.
     fn may_refuse_all(&self, refusals: Refusals) -> bool {
         let under_way = self.under_way.values().map(|(sequence, _)| sequence);
-        let unheard = self.fresh.iter().chain(&self.again).chain(under_way);
+        let again = self.again.iter().map(|(_, sequence)| sequence);
+        let unheard = self.fresh.iter().chain(again).chain(under_way);
         let unheard = unheard.filter(|sequence| !self.refused.contains_key(sequence));
         let missing = REFUSED_ROWS_MAX - self.refused.len();
         refusals.taken == self.taken && unheard.take(missing).count() == missing
@@ -431,7 +443,9 @@ impl Lane {
             let was_queued = self.dequeue(sequence);
             if let Some(row) = self.rows.get_mut(&sequence) {
                 row.refusals = before;
-                row.stumble(now);
+                if row.wait.is_some_and(|wait| wait.reason == WaitReason::Backoff) {
+                    row.stumble(now);
+                }
             }
             if was_queued {
                 self.queue(sequence);
@@ -537,10 +551,10 @@ impl Lane {
         match row.wait {
             Some(wait) => self.waiting.insert((wait.until, sequence)),
             None if row.tries == 0 => self.fresh.insert(sequence),
-            None => self.again.insert(sequence),
+            None => self.again.insert((row.last_try, sequence)),
         };
         if row.tries > 0 && row.wait.is_none_or(|w| w.reason != WaitReason::RetryAfter) {
-            self.tried.insert((row.tries, sequence));
+            self.tried.insert((row.last_try, sequence));
         }
     }
 
@@ -552,16 +566,17 @@ impl Lane {
         match row.wait {
             Some(wait) => self.waiting.remove(&(wait.until, sequence)),
             None if row.tries == 0 => self.fresh.remove(&sequence),
-            None => self.again.remove(&sequence),
+            None => self.again.remove(&(row.last_try, sequence)),
         };
-        self.tried.remove(&(row.tries, sequence));
+        self.tried.remove(&(row.last_try, sequence));
         true
     }
 }
 
 impl Row {
     fn new(contract: u64) -> Row {
-        Row { contract, stage: Stage::Behind, wait: None, tries: 0, unknowns: 0, refusals: None }
+        let stage = Stage::Behind;
+        Row { contract, stage, wait: None, tries: 0, last_try: 0, unknowns: 0, refusals: None }
     }
 
     fn wait_until(&mut self, until: Instant, reason: WaitReason) {
@@ -570,7 +585,9 @@ impl Row {
 
     /// Keeps it back for a while that grows with each of its tries.
     fn stumble(&mut self, now: Instant) {
-        self.wait_until(now + step(self.tries.saturating_sub(1)), WaitReason::Stumbled);
+        let until = now + step(self.tries.saturating_sub(1));
+        let sooner = self.wait.map_or(until, |wait| wait.until.min(until));
+        self.wait_until(sooner, WaitReason::Stumbled);
     }
 }
 
