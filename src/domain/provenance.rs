@@ -117,12 +117,14 @@ impl Digest {
     /// Parses 64 hex digits.
     pub fn parse(text: &str) -> Result<Digest, Invalid> {
         let invalid = Invalid { expected: "64 hex digits" };
+        let nibble = |digit: u8| char::from(digit).to_digit(16);
         let mut digest = [0; 32];
-        if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        if text.len() != 2 * digest.len() {
             return Err(invalid);
         }
-        for (i, byte) in digest.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).map_err(|_| invalid)?;
+        for (byte, digits) in digest.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            let value = nibble(digits[0]).zip(nibble(digits[1])).map(|(high, low)| high << 4 | low);
+            *byte = value.and_then(|value| u8::try_from(value).ok()).ok_or(invalid)?;
         }
         Ok(Digest(digest))
     }

@@ -4,7 +4,7 @@
 //!
 //! `cargo bench --bench drain` measures with an empty branch; `-- --delivered 5000000` once more in
 //! the same run with so many delivered collections in the branch's database (1.2 GB a million below
-//! `TMPDIR`).
+//! `TMPDIR`); `-- --concurrency 16` with so many tries at a time instead of 64.
 
 mod stock;
 
@@ -52,11 +52,14 @@ struct Figures {
 
 fn main() -> Outcome<()> {
     let arguments: Vec<String> = env::args().collect();
-    let delivered = arguments.iter().position(|argument| argument == "--delivered");
-    let delivered = delivered.and_then(|at| arguments.get(at + 1)?.parse().ok());
-    let mut runs = vec![("empty branch".to_owned(), measure(0)?)];
-    if let Some(delivered) = delivered {
-        runs.push((format!("{delivered} delivered"), measure(delivered)?));
+    let number = |name: &str| -> Option<u64> {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(at + 1)?.parse().ok()
+    };
+    let concurrency = number("--concurrency").unwrap_or(64);
+    let mut runs = vec![("empty branch".to_owned(), measure(0, concurrency)?)];
+    if let Some(delivered) = number("--delivered") {
+        runs.push((format!("{delivered} delivered"), measure(delivered, concurrency)?));
     }
     println!(
         "{:24} {:>10} {:>12} {:>12} {:>12}",
@@ -71,7 +74,7 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
-fn measure(delivered: u64) -> Outcome<Figures> {
+fn measure(delivered: u64, concurrency: u64) -> Outcome<Figures> {
     let place = TempDir::with_prefix("tilld-bench-")?;
     let (office, branch) = (place.path().join("office"), place.path().join("branch"));
     for directory in [&office, &branch] {
@@ -84,7 +87,7 @@ fn measure(delivered: u64) -> Outcome<Figures> {
     let port = listening(&mut head_office)?;
     let upstream = format!(
         "[upstream]\nurl = \"https://127.0.0.1:{port}/collectionCollect\"\nbranch = \"MNL-042\"\n\
-         user_name = \"branch\"\nauthentication_file = \"keys\"\n\
+         user_name = \"branch\"\nauthentication_file = \"keys\"\nconcurrency = {concurrency}\n\
          ca_file = \"{}\"\n",
         office.join("state/tls/cert.pem").display()
     );
