@@ -160,9 +160,9 @@ struct Wait {
 enum WaitReason {
     /// Over when the link recovers; a probe may use the row.
     Backoff,
-    /// The link was found misconfigured with this row. If it is the row, a recovered link must not
-    /// stumble over it again at once; a probe may use it.
-    Stumbled,
+    /// Head office refused the row, or the link was found misconfigured with it. It may be the row,
+    /// so a link that recovers must not stumble over it at once; a probe may use it.
+    Own,
     /// Head office asked for it: a probe may not use the row before.
     RetryAfter,
 }
@@ -171,6 +171,8 @@ enum WaitReason {
 struct Refusals {
     count: u32,
     first_at: Instant,
+    /// [`Lane::tries`] at the first.
+    tries: u64,
     /// [`Lane::taken`] at the first.
     taken: u64,
 }
@@ -402,7 +404,7 @@ impl Lane {
             return Fate::Waits;
         }
         self.link_works();
-        row.wait_until(now + REFUSED_RETRY_INTERVAL, WaitReason::Backoff);
+        row.wait_until(now + REFUSED_RETRY_INTERVAL, WaitReason::Own);
         if !ended.is_current {
             return Fate::Waits;
         }
@@ -414,7 +416,8 @@ impl Lane {
             self.pause(Some(Sign::AllRefused), ended);
             return Fate::Waits;
         }
-        let first = Refusals { count: 0, first_at: now, taken: self.taken };
+        let (tries, taken) = (self.tries, self.taken);
+        let first = Refusals { count: 0, first_at: now, tries, taken };
         let mut refusals = row.refusals.unwrap_or(first);
         refusals.count = refusals.count.saturating_add(1);
         row.refusals = Some(refusals);
@@ -427,12 +430,15 @@ impl Lane {
     }
 
     /// Whether it is still open that head office refuses everything: it has taken nothing since the
-    /// first of these refusals, and enough rows to tell are due or under way.
+    /// first of these refusals, and enough rows to tell, not tried since, are due or under way.
     fn may_refuse_all(&self, refusals: Refusals) -> bool {
         let under_way = self.under_way.values().map(|(sequence, _)| sequence);
         let again = self.again.iter().map(|(_, sequence)| sequence);
-        let unheard = self.fresh.iter().chain(again).chain(under_way);
-        let unheard = unheard.filter(|sequence| !self.refused.contains_key(sequence));
+        let due = self.fresh.iter().chain(again).chain(under_way);
+        // A row that always times out is heard once, or it would put the parking off for ever.
+        let unheard = due.filter(|sequence| {
+            self.rows[sequence].last_try < refusals.tries && !self.refused.contains_key(sequence)
+        });
         let missing = REFUSED_ROWS_MAX - self.refused.len();
         refusals.taken == self.taken && unheard.take(missing).count() == missing
     }
@@ -443,7 +449,7 @@ impl Lane {
             let was_queued = self.dequeue(sequence);
             if let Some(row) = self.rows.get_mut(&sequence) {
                 row.refusals = before;
-                if row.wait.is_some_and(|wait| wait.reason == WaitReason::Backoff) {
+                if row.wait.is_some_and(|wait| wait.reason == WaitReason::Own) {
                     row.stumble(now);
                 }
             }
@@ -587,7 +593,7 @@ impl Row {
     fn stumble(&mut self, now: Instant) {
         let until = now + step(self.tries.saturating_sub(1));
         let sooner = self.wait.map_or(until, |wait| wait.until.min(until));
-        self.wait_until(sooner, WaitReason::Stumbled);
+        self.wait_until(sooner, WaitReason::Own);
     }
 }
 

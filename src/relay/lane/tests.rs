@@ -55,6 +55,7 @@ impl Bench {
     ) -> Duration {
         let begun = self.now;
         while !over(&self.lane) {
+            assert!(self.lane.tries < 100_000, "not over after 100,000 tries");
             let sequence = self.wait_for_next();
             self.tried(sequence, &verdict(sequence));
         }
@@ -283,6 +284,15 @@ fn a_row_is_not_parked_while_it_is_open_whether_everything_is_refused() {
     }
     assert_eq!(sign(&bench.lane), Some(Sign::AllRefused));
     assert!(bench.lane.rows.values().all(|row| row.refusals.is_none()));
+}
+
+/// Found by the model, where it went on for days.
+#[test]
+fn rows_that_always_time_out_do_not_put_off_the_parking_of_refused_ones() {
+    let mut bench = Bench::new(1, 25);
+    let verdict = |row| if row > 8 { Verdict::Refused } else { NO_ANSWER };
+    let took = bench.run(verdict, |lane| lane.rows.len() == 8);
+    assert!(took < 20 * MINUTE, "{took:?}");
 }
 
 /// Found by the model.
