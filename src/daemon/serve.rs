@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use super::checks;
 use crate::config::{Config, ReplyCode};
 use crate::endpoint::{Callers, Endpoint, Rules};
-use crate::net::listener::{self, Limits};
+use crate::net::listener::{self, Limits, Security};
 use crate::net::tls::{self, ServerTls};
 use crate::operator::{Exit, Failure};
 use crate::skypay::reply::CodeForm;
@@ -92,7 +92,8 @@ pub async fn serve(
         }
         notify::stopping();
     };
-    let drained = listener::serve(listener, tls.config, limits, endpoint, shutdown).await;
+    let security = Security::Tls(tls.config);
+    let drained = listener::serve(listener, security, limits, endpoint, shutdown).await;
     let counts = drained.counts;
     log::info!(
         "stopped: {} connections ended, {} were cut; since the start {} were served, {} timed out, \
