@@ -11,7 +11,7 @@
 //! changes nothing: its request is answered, whether it listens or not.
 
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
+use std::future::{self, Future, poll_fn};
 use std::io;
 use std::iter;
 use std::net::IpAddr;
@@ -154,7 +154,7 @@ pub async fn serve<S: Service>(
         let seat = Arc::new(seat);
         let service = Arc::clone(&service);
         match acceptor.clone() {
-            None => tokio::spawn(attend(greet_plain(socket), seat, service)),
+            None => tokio::spawn(attend(future::ready(greet_plain(socket)), seat, service)),
             Some(acceptor) => {
                 let greeting = greet(socket, acceptor, Arc::clone(&seat));
                 tokio::spawn(attend(greeting, seat, service))
@@ -265,7 +265,7 @@ struct Greeted<IO> {
 }
 
 /// Without TLS there is nothing to agree on.
-async fn greet_plain(socket: TcpStream) -> io::Result<Option<Greeted<TcpStream>>> {
+fn greet_plain(socket: TcpStream) -> io::Result<Option<Greeted<TcpStream>>> {
     socket.set_nodelay(true)?;
     Ok(Some(Greeted { stream: socket, client_certificate: None }))
 }

@@ -15,6 +15,11 @@ pub fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
+/// Tells in one line how it stands.
+pub fn status(status: &str) {
+    tell(&[NotifyState::Status(status)]);
+}
+
 /// Tells that the end has begun.
 pub fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("answering what is open")]);
