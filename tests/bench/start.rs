@@ -35,7 +35,9 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 fn main() -> Outcome<()> {
     let place = TempDir::with_prefix("tilld-bench-")?;
     let config = place.path().join("tilld.toml");
-    fs::write(&config, "state_dir = \"state\"\n[endpoint]\nlisten = \"127.0.0.1:0\"\n")?;
+    let listen = "listen = \"127.0.0.1:0\"\n";
+    let operator = "[operator]\nsocket = \"tilld.sock\"\n";
+    fs::write(&config, format!("state_dir = \"state\"\n[endpoint]\n{listen}{operator}{listen}"))?;
     let state_dir = place.path().join("state");
     fs::create_dir(&state_dir)?;
     fill(&state_dir)?;

@@ -138,7 +138,9 @@ impl Site {
             "mode = {mode:?}\nstate_dir = {state_dir:?}\ndisk_reserve = {disk_reserve:?}\n\n\
              [endpoint]\nlisten = \"127.0.0.1:0\"\ncontracts = {contracts:?}\n\
              prefixes = {prefixes:?}\nreply_code = {reply_code:?}\n\n\
-             [log]\nlevel = {log_level:?}\n\n{callers}\n{extra}"
+             [log]\nlevel = {log_level:?}\n\n\
+             [operator]\nlisten = \"127.0.0.1:0\"\nsocket = \"tilld.sock\"\n\n\
+             {callers}\n{extra}"
         );
         fs::write(self.config(), toml).expect("a written configuration");
     }
