@@ -35,6 +35,8 @@ pub struct People {
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
     snapshots: Snapshots,
+    /// Keeps the writer until nobody reads beside it: its last checkpoint is to be a whole one.
+    store: Store,
 }
 
 impl People {
@@ -78,7 +80,7 @@ impl People {
             let path = config.operator.socket.clone();
             tasks.push(tokio::spawn(control::serve(socket, path, control, stopping)));
         }
-        Ok(People { stop, tasks, snapshots })
+        Ok(People { stop, tasks, snapshots, store: store.clone() })
     }
 
     /// What tells it to end.
@@ -89,11 +91,12 @@ impl People {
     /// Ends it, and gives back all that it had of the store.
     pub async fn end(self) {
         let _ = self.stop.send(true);
-        for task in self.tasks {
+        let People { tasks, snapshots, store, .. } = self;
+        for task in tasks {
             let _ = task.await;
         }
-        let snapshots = self.snapshots;
         let _ = tokio::task::spawn_blocking(move || snapshots.end()).await;
+        drop(store);
     }
 }
 

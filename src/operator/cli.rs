@@ -104,7 +104,8 @@ pub enum SyncCommand {
     /// Wait until nothing waits any more
     Wait {
         /// Give up after this time, such as "30 s" or "5 min"
-        #[arg(long, value_name = "DURATION", default_value = "60 s", value_parser = config::duration)]
+        #[arg(long, value_name = "DURATION", default_value = "60 s")]
+        #[arg(value_parser = config::duration)]
         timeout: Duration,
     },
     /// Send parked collections again
