@@ -1,7 +1,7 @@
 //! The one writer: takes everything that waits in its queue as one transaction (group commit), so
 //! that the cost of a sync is shared and no request waits for a timer.
 //!
-//! COMMIT with a sync comes first, then the tape with a sync, then the [`Receipt`]s, then the
+//! COMMIT with a sync comes first, then the tape with a sync, then the receipts, then the
 //! answers. After a write error whose outcome is unknown nothing is answered any more: the process
 //! must end and start anew, because only the checks at start make sure that what is read is also
 //! on the disk.
