@@ -227,8 +227,8 @@ impl Loader<'_> {
         let user_name = parsed(key!(self, upstream.user_name), UserName::parse)?;
         let authentication_file = self.path(key!(self, upstream.authentication_file))?;
         let concurrency = parsed(key!(self, upstream.concurrency), number_in(1..=256))?;
-        let connect_timeout = parsed(key!(self, upstream.connect_timeout), duration)?;
-        let timeout = parsed(key!(self, upstream.timeout), duration)?;
+        let connect_timeout = parsed(key!(self, upstream.connect_timeout), duration_of)?;
+        let timeout = parsed(key!(self, upstream.timeout), duration_of)?;
         Ok(Some(Upstream {
             url: url.ok_or_else(|| missing("url"))?,
             branch: branch.ok_or_else(|| missing("branch"))?,
@@ -359,16 +359,18 @@ fn size(value: &Quantity) -> Result<u64, Invalid> {
     bytes.ok_or(Invalid { expected: "a size such as \"512 KiB\", \"64 MiB\", \"1 GiB\" or bytes" })
 }
 
-/// More than nothing, and short enough for any timer to take it.
-fn duration(value: &Quantity) -> Result<Duration, Invalid> {
+/// Parses a duration: more than nothing, and short enough for any timer to take it.
+pub fn duration(text: &str) -> Result<Duration, Invalid> {
     const MS_MAX: u64 = 60 * 60 * 1000;
-    let ms = value
-        .as_str()
-        .and_then(|text| with_unit(text, &[("ms", 1), ("s", 1000), ("min", 60_000)]))
+    let ms = with_unit(text, &[("ms", 1), ("s", 1000), ("min", 60_000)])
         .filter(|ms| (1..=MS_MAX).contains(ms));
     ms.map(Duration::from_millis).ok_or(Invalid {
         expected: "a duration such as \"500 ms\", \"5 s\" or \"2 min\", up to \"60 min\"",
     })
+}
+
+fn duration_of(value: &Quantity) -> Result<Duration, Invalid> {
+    duration(value.as_str().unwrap_or_default())
 }
 
 /// A whole number and its unit, with or without a blank between them.

@@ -21,6 +21,7 @@ mod raw;
 pub mod secrets;
 mod source;
 
+pub use load::duration;
 pub use source::ConfigError;
 
 /// All that can be configured. Every path is absolute.

@@ -168,6 +168,9 @@ fn write_configuration(directory: &Path) -> io::Result<()> {
          disk_reserve = \"1 MiB\"\n\n\
          [endpoint]\n\
          listen = \"127.0.0.1:0\"\n\n\
+         [operator]\n\
+         listen = \"127.0.0.1:0\"\n\
+         socket = \"tilld.sock\"\n\n\
          [[caller]]\n\
          user_name = \"{USER_NAME}\"\n\
          authentication_file = \"demo.keys\"\n\

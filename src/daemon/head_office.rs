@@ -1,7 +1,6 @@
 //! Starts the relay when there is a head office to send to.
 
-use std::future::Future;
-
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, Upstream};
@@ -27,15 +26,35 @@ pub fn upstream(config: &Config) -> Result<Option<Https>, Failure> {
     }
 }
 
-/// Starts to pass confirmations on until `stop`.
-pub fn start(
-    config: &Config,
-    store: &Store,
-    upstream: Https,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> Result<(Handle, JoinHandle<()>), Failure> {
-    let concurrency = config.upstream.as_ref().map_or(1, |upstream| upstream.concurrency);
-    Ok(relay::start(store.clone(), &config.state_dir, upstream, concurrency, stop)?)
+/// The relay at work.
+pub struct PassingOn {
+    handle: Handle,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl PassingOn {
+    /// Starts to pass on what waits.
+    pub fn start(config: &Config, store: &Store, upstream: Https) -> Result<PassingOn, Failure> {
+        let concurrency = config.upstream.as_ref().map_or(1, |upstream| upstream.concurrency);
+        let (stop, stopped) = oneshot::channel();
+        let stopped = async { drop(stopped.await) };
+        let (handle, task) =
+            relay::start(store.clone(), &config.state_dir, upstream, concurrency, stopped)?;
+        Ok(PassingOn { handle, stop, task })
+    }
+
+    /// The way to it.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Lets what is under way come back, and ends.
+    pub async fn end(self) {
+        drop(self.stop);
+        // A task that panicked has ended the process.
+        let _ = self.task.await;
+    }
 }
 
 fn connection(upstream: &Upstream) -> Result<Https, Failure> {

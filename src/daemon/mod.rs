@@ -1,12 +1,18 @@
 //! The composition root: builds the parts, runs them, and ends them in order.
 
+mod certificate;
 mod checks;
+mod control;
 mod demo;
 mod head_office;
+mod people;
 mod serve;
+mod snapshots;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
+
+use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::operator::cli::{Cli, Command};
@@ -35,4 +41,10 @@ fn carry_out(cli: &Cli) -> Result<(), Failure> {
         may_read(&config.state_dir)?;
         serve::run(&config)
     })
+}
+
+/// Resolves when the daemon ends.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // A sender that is gone says the same.
+    let _ = stop.wait_for(|is_stopping| *is_stopping).await;
 }

@@ -1,7 +1,8 @@
 //! `tilld serve`: from a valid configuration to a daemon that answers, and back to nothing.
 //!
-//! Start: log, store, callers, TLS, socket. End: stop accepting, drain, let the writer finish,
-//! flush the log. What was accepted is answered.
+//! Start: log, callers, store, TLS, socket, the relay, what there is for people. End: stop
+//! accepting, drain, end the relay and what there is for people, let the writer finish, flush the
+//! log. What was accepted is answered.
 
 use std::fs::{DirBuilder, File};
 use std::future::Future;
@@ -16,11 +17,13 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::{checks, head_office};
+use super::certificate::server_tls;
+use super::checks::{self, LastCheck};
+use super::head_office::{self, PassingOn};
+use super::people::People;
 use crate::config::{Config, ReplyCode};
 use crate::endpoint::{Callers, Endpoint, Rules};
-use crate::net::listener::{self, Limits};
-use crate::net::tls::{self, ServerTls};
+use crate::net::listener::{self, Drained, Limits, Security};
 use crate::operator::{Exit, Failure};
 use crate::skypay::reply::CodeForm;
 use crate::store::{Store, Writing};
@@ -69,22 +72,22 @@ pub async fn serve(
     let upstream = head_office::upstream(config)?;
     let listener = listen(config.endpoint.listen).await?;
     let address = listener.local_addr()?;
+    let passing_on = upstream.map(|upstream| PassingOn::start(config, &store, upstream));
+    let passing_on = passing_on.transpose()?;
+    let relay = passing_on.as_ref().map(PassingOn::handle);
+    let last_check = LastCheck::default();
+    let people =
+        People::start(config, (address, &tls.config), &store, relay, last_check.clone()).await?;
 
     log::info!("certificate SHA-256 fingerprint {}", tls.certificate.fingerprint);
     if config.callers.is_empty() {
         log::warn!("no caller is configured: every request is answered -1001");
     }
     log::info!("listening on {address}, mode {}", config.mode.as_str());
-    notify::ready(&format!("listening on {address}"));
+    notify::ready();
     let _ = ready.send(address);
-    checks::start(config.state_dir.clone())?;
+    checks::start(config.state_dir.clone(), last_check)?;
 
-    let (stop_relay, relay_stops) = oneshot::channel::<()>();
-    let relay = upstream
-        .map(|upstream| {
-            head_office::start(config, &store, upstream, async { drop(relay_stops.await) })
-        })
-        .transpose()?;
     let Writing { thread, failed } = writing;
     let endpoint = Arc::new(Endpoint::new(rules(config), callers, store));
     let limits = Limits {
@@ -92,14 +95,33 @@ pub async fn serve(
         connections_per_address_max: config.endpoint.connections_per_address_max,
     };
     let mut storage_failed = false;
+    let stop_people = people.stop();
     let shutdown = async {
         tokio::select! {
             () = stop => log::info!("stopping: open requests are answered first"),
             _ = failed => storage_failed = true,
         }
         notify::stopping();
+        let _ = stop_people.send(true);
     };
-    let drained = listener::serve(listener, tls.config, limits, endpoint, shutdown).await;
+    let security = Security::Tls(tls.config);
+    let drained = listener::serve(listener, security, limits, endpoint, shutdown).await;
+    log_end(drained);
+    // What was confirmed last may still leave.
+    if let Some(passing_on) = passing_on {
+        passing_on.end().await;
+    }
+    people.end().await;
+    // The last handle to the store is gone with these three, so the writer ends by itself.
+    let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+    if storage_failed {
+        let message = "the storage failed: see the lines above; a restart recovers what it holds";
+        return Err(Failure::new(Exit::Error, message));
+    }
+    Ok(())
+}
+
+fn log_end(drained: Drained) {
     let counts = drained.counts;
     log::info!(
         "stopped: {} connections ended, {} were cut; since the start {} were served, {} timed out, \
@@ -112,18 +134,6 @@ pub async fn serve(
         counts.turned_away,
         counts.plain
     );
-    // What was confirmed last may still leave.
-    drop(stop_relay);
-    if let Some((_, passing_on)) = relay {
-        let _ = passing_on.await;
-    }
-    // The last handle to the store is gone with endpoint and relay, so the writer ends by itself.
-    let _ = tokio::task::spawn_blocking(move || thread.join()).await;
-    if storage_failed {
-        let message = "the storage failed: see the lines above; a restart recovers what it holds";
-        return Err(Failure::new(Exit::Error, message));
-    }
-    Ok(())
 }
 
 fn rules(config: &Config) -> Rules {
@@ -149,44 +159,6 @@ fn make_state_dir(state_dir: &Path) -> Result<(), Failure> {
         let message = format!("state_dir {} cannot be made: {error}", state_dir.display());
         Failure::new(Exit::Error, message)
     })
-}
-
-fn server_tls(config: &Config) -> Result<ServerTls, Failure> {
-    let wanted = &config.endpoint.tls;
-    let (certificate, private_key) = if let Some(files) = &wanted.files {
-        (files.certificate.clone(), files.private_key.clone())
-    } else {
-        let directory = config.self_signed_dir();
-        make_certificate(&directory, &certificate_names(&wanted.names))?;
-        (directory.join(tls::CERTIFICATE_FILE), directory.join(tls::KEY_FILE))
-    };
-    let loaded = tls::load(&certificate, &private_key, wanted.client_ca.as_deref());
-    loaded.map_err(|error| Failure::new(Exit::Configuration, error.to_string()))
-}
-
-/// Makes the self-signed certificate at the first start. What the machine refuses, such as room on
-/// the disk, is tried again by the next start; wrong names are not.
-fn make_certificate(directory: &Path, names: &[String]) -> Result<(), Failure> {
-    match tls::ensure_self_signed(directory, names) {
-        Ok(true) => log::info!("made a self-signed certificate in {}", directory.display()),
-        Ok(false) => {}
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-            return Err(Failure::new(Exit::Configuration, error.to_string()));
-        }
-        Err(error) => return Err(Failure::new(Exit::Error, error.to_string())),
-    }
-    Ok(())
-}
-
-/// Under which names a till may reach this machine; the interfaces are not asked, because their
-/// addresses change and the certificate stays.
-fn certificate_names(configured: &[String]) -> Vec<String> {
-    let mut names = vec![limits::hostname()];
-    names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
-    names.extend(configured.iter().cloned());
-    let mut seen = std::collections::HashSet::new();
-    names.retain(|name| !name.is_empty() && seen.insert(name.clone()));
-    names
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {

@@ -1,4 +1,5 @@
-//! Serves HTTP/1.1 over TLS on one socket, within bounds, and ends without dropping a request.
+//! Serves HTTP/1.1, over TLS or plain, on one socket, within bounds, and ends without dropping a
+//! request.
 //!
 //! Knows nothing of paths, bodies or callers: those are its service's. It bounds what happens
 //! before a request is understood (connections, handshake, head, idling) and leaves the time a
@@ -10,7 +11,7 @@
 //! changes nothing: its request is answered, whether it listens or not.
 
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
+use std::future::{self, Future, poll_fn};
 use std::io;
 use std::iter;
 use std::net::IpAddr;
@@ -127,21 +128,38 @@ pub struct Drained {
     pub counts: Counts,
 }
 
+/// What protects the connections of a listener.
+pub enum Security {
+    /// Nothing: for a socket that only this machine reaches.
+    Plain,
+    /// TLS.
+    Tls(Arc<ServerConfig>),
+}
+
 /// Serves until `shutdown` is done, and then within [`DRAIN_TIME`] everybody who is connected by
 /// then, also those whom only the kernel has accepted yet.
 pub async fn serve<S: Service>(
     listener: TcpListener,
-    tls: Arc<ServerConfig>,
+    security: Security,
     limits: Limits,
     service: Arc<S>,
     shutdown: impl Future<Output = ()>,
 ) -> Drained {
     let seats = Seats::new(limits);
-    let acceptor = TlsAcceptor::from(tls);
+    let acceptor = match security {
+        Security::Plain => None,
+        Security::Tls(config) => Some(TlsAcceptor::from(config)),
+    };
     let start = |socket: TcpStream, seat: Seat| {
         let seat = Arc::new(seat);
-        let greeting = greet(socket, acceptor.clone(), Arc::clone(&seat));
-        tokio::spawn(attend(greeting, seat, Arc::clone(&service)));
+        let service = Arc::clone(&service);
+        match acceptor.clone() {
+            None => tokio::spawn(attend(future::ready(greet_plain(socket)), seat, service)),
+            Some(acceptor) => {
+                let greeting = greet(socket, acceptor, Arc::clone(&seat));
+                tokio::spawn(attend(greeting, seat, service))
+            }
+        };
     };
 
     let mut door = Door { listener, short: false };
@@ -240,12 +258,24 @@ fn is_shortage(error: &io::Error) -> bool {
     )
 }
 
+/// A connection that can be served.
+struct Greeted<IO> {
+    stream: IO,
+    client_certificate: Option<[u8; 32]>,
+}
+
+/// Without TLS there is nothing to agree on.
+fn greet_plain(socket: TcpStream) -> io::Result<Option<Greeted<TcpStream>>> {
+    socket.set_nodelay(true)?;
+    Ok(Some(Greeted { stream: socket, client_certificate: None }))
+}
+
 /// The TLS handshake; `None` when the connection was no TLS and was told so, or said nothing.
 async fn greet(
     mut socket: TcpStream,
     acceptor: TlsAcceptor,
     seat: Arc<Seat>,
-) -> io::Result<Option<TlsStream<TcpStream>>> {
+) -> io::Result<Option<Greeted<TlsStream<TcpStream>>>> {
     // A response is one small write; it must not wait for an acknowledgement.
     socket.set_nodelay(true)?;
     let mut first = [0];
@@ -261,33 +291,35 @@ async fn greet(
         tokio::io::copy(&mut socket.take(PLAIN_BYTES_MAX), &mut tokio::io::sink()).await?;
         return Ok(None);
     }
-    acceptor.accept(socket).await.map(Some)
+    acceptor.accept(socket).await.map(Greeted::over_tls).map(Some)
+}
+
+impl<IO> Greeted<TlsStream<IO>> {
+    fn over_tls(stream: TlsStream<IO>) -> Self {
+        let certificates = stream.get_ref().1.peer_certificates();
+        let leaf = certificates.and_then(<[_]>::first);
+        Greeted { client_certificate: leaf.map(|leaf| Sha256::digest(leaf).into()), stream }
+    }
 }
 
 /// One connection from its greeting to its end.
 async fn attend<S: Service, IO>(
-    greeting: impl Future<Output = io::Result<Option<TlsStream<IO>>>>,
+    greeting: impl Future<Output = io::Result<Option<Greeted<IO>>>>,
     seat: Arc<Seat>,
     service: Arc<S>,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let stream = match within_bounds(&seat, pin!(greeting)).await {
-        Some(Ok(Some(stream))) => stream,
+    let Greeted { stream, client_certificate } = match within_bounds(&seat, pin!(greeting)).await {
+        Some(Ok(Some(greeted))) => greeted,
         Some(Ok(None)) | None => return,
         Some(Err(error)) => {
-            log::debug!(address:% = seat.address(); "a TLS handshake failed: {error}");
+            log::debug!(address:% = seat.address(); "a handshake failed: {error}");
             return;
         }
     };
     seat.enter(Phase::Idle);
-    let certificates = stream.get_ref().1.peer_certificates();
-    let peer = Arc::new(Peer {
-        address: seat.address(),
-        client_certificate: certificates
-            .and_then(<[_]>::first)
-            .map(|leaf| Sha256::digest(leaf).into()),
-    });
+    let peer = Arc::new(Peer { address: seat.address(), client_certificate });
     let answering = service_fn(|request| {
         answer(Arc::clone(&seat), Arc::clone(&peer), Arc::clone(&service), request)
     });

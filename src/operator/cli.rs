@@ -1,9 +1,11 @@
 //! What can be typed after `tilld`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::config;
 use crate::domain::flags::Flag;
 use crate::domain::time::BusinessDate;
 
@@ -30,6 +32,21 @@ pub enum Command {
         /// End after the last answer; fail if any was not the documented one
         #[arg(long)]
         once: bool,
+    },
+    /// Tell how the daemon stands: what was collected, what waits, what needs a person
+    Status {
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Delivery to head office
+    #[command(subcommand)]
+    Sync(SyncCommand),
+    /// List the branches that relay to here, and what of theirs is missing
+    Branches {
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
     },
     /// List recorded collections, newest first
     List(ListArgs),
@@ -77,6 +94,35 @@ pub enum Command {
     /// The certificate that tills are shown
     #[command(subcommand)]
     Cert(CertCommand),
+}
+
+/// Commands about delivery to head office.
+#[derive(Debug, Subcommand)]
+pub enum SyncCommand {
+    /// Send at once what waits for its next try
+    Now,
+    /// Wait until nothing waits any more
+    Wait {
+        /// Give up after this time, such as "30 s" or "5 min"
+        #[arg(long, value_name = "DURATION", default_value = "60 s")]
+        #[arg(value_parser = config::duration)]
+        timeout: Duration,
+    },
+    /// Send parked collections again
+    Retry {
+        /// Contract numbers, receipt numbers or sequence numbers
+        #[arg(value_name = "REF", required_unless_present = "all_parked")]
+        references: Vec<String>,
+        /// All that are parked
+        #[arg(long, conflicts_with = "references")]
+        all_parked: bool,
+    },
+    /// List what head office did not take and why, oldest first
+    Parked {
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
 }
 
 /// Commands about the configuration.

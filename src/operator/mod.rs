@@ -1,10 +1,17 @@
 //! For people: the command line, and what it prints.
 //!
-//! Commands that only read work with the daemon up or down. Nothing here writes the database.
+//! Commands that only read work with the daemon up or down. Nothing here writes the database: what
+//! is to be done, the daemon is asked for over the control socket.
 
 pub mod cli;
 
 pub mod commands;
+
+pub mod control;
+
+pub mod probes;
+
+pub mod snapshot;
 
 mod output;
 
@@ -13,20 +20,29 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::ConfigError;
 use crate::store::{OpenError, OpenErrorKind};
 
 /// How a command ended, as the shell sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Exit {
     /// Something went wrong that has no code of its own.
     Error = 1,
+    /// The daemon is needed and does not run.
+    NotRunning = 3,
     /// This user may not.
     Permission = 4,
     /// What was asked for is not there.
     NotFound = 5,
+    /// The daemon serves, but something needs a person.
+    Degraded = 6,
     /// The data contradict themselves.
     BadData = 65,
+    /// What was waited for did not happen in time.
+    TimedOut = 75,
     /// The configuration does not fit.
     Configuration = 78,
 }

@@ -204,6 +204,12 @@ impl<U: Upstream> Relay<U> {
             }
         }
         let _ = timeout(DRAIN_TIME, self.drain(writing)).await;
+        // A reader beside the writer's last checkpoint would keep that from being whole, so it goes
+        // before the store does.
+        if let Some(reading) = reading {
+            let _ = reading.await;
+        }
+        drop(self.outbox);
     }
 
     /// Waits for what is under way, and writes it down.

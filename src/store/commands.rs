@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use tokio::sync::{Notify, oneshot};
 
 use super::deliveries::Tried;
+use super::health::Health;
 use super::refusals::Refused;
 use crate::domain::collection::ProofOfDurability;
 use crate::domain::decision::{ConflictField, First, Rule, Sequence};
@@ -169,18 +170,24 @@ impl Bell {
 pub struct Store {
     queue: SyncSender<Command>,
     bell: Arc<Bell>,
+    health: Arc<Health>,
 }
 
 impl Store {
     /// A handle, and the writer's end of it.
-    pub(super) fn new() -> (Store, Receiver<Command>) {
+    pub(super) fn new(health: Health) -> (Store, Receiver<Command>) {
         let (queue, commands) = sync_channel(QUEUE_COMMANDS_MAX);
-        (Store { queue, bell: Arc::new(Bell::new()) }, commands)
+        (Store { queue, bell: Arc::new(Bell::new()), health: Arc::new(health) }, commands)
     }
 
     /// What rings when rows are queued for head office.
     pub fn bell(&self) -> Arc<Bell> {
         Arc::clone(&self.bell)
+    }
+
+    /// What is known of the storage, also after this handle is gone.
+    pub fn health(&self) -> Arc<Health> {
+        Arc::clone(&self.health)
     }
 
     /// Queues a confirmation; once queued it is decided and recorded even if nobody waits for the

@@ -196,6 +196,17 @@ impl Reader {
         rows.map(|row| self.listed(row?)).collect()
     }
 
+    /// A number that is another one after anybody has changed the books.
+    pub fn version(&self) -> Result<i64, OpenError> {
+        Ok(self.connection.pragma_query_value(None, "data_version", |row| row.get(0))?)
+    }
+
+    /// Whether anything is in the outbox; asked more cheaply than how much.
+    pub fn has_queued(&self) -> Result<bool, OpenError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM outbox)";
+        Ok(self.connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+    }
+
     /// What is in the outbox.
     pub fn queued(&self) -> Result<Queue, OpenError> {
         self.queue("outbox")

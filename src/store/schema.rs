@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rustix::fs::Access;
 
 use super::{OpenError, OpenErrorKind, database_path};
 use crate::domain::contract::Mode;
@@ -55,7 +56,10 @@ pub fn open_for_writing(path: &Path, mode: Mode) -> Result<Connection, OpenError
 /// Opens the database for reading only; works with the daemon up or down.
 pub fn open_for_reading(state_dir: &Path) -> Result<Connection, OpenError> {
     let path = database_path(state_dir);
-    std::fs::File::open(&path).map_err(|error| match error.kind() {
+    // Asked, not opened: to close the file anywhere in the daemon's process would take away the
+    // locks that its writer holds on it, and another program might then remove the WAL.
+    let readable = rustix::fs::access(&path, Access::READ_OK).map_err(std::io::Error::from);
+    readable.map_err(|error| match error.kind() {
         std::io::ErrorKind::PermissionDenied => OpenError::new(
             OpenErrorKind::Forbidden,
             format!("{}: {error}; use sudo, or a user of the directory's group", path.display()),

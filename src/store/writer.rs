@@ -1,7 +1,7 @@
 //! The one writer: takes everything that waits in its queue as one transaction (group commit), so
 //! that the cost of a sync is shared and no request waits for a timer.
 //!
-//! COMMIT with a sync comes first, then the tape with a sync, then the [`Receipt`]s, then the
+//! COMMIT with a sync comes first, then the tape with a sync, then the receipts, then the
 //! answers. After a write error whose outcome is unknown nothing is answered any more: the process
 //! must end and start anew, because only the checks at start make sure that what is read is also
 //! on the disk.
@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use super::agree::{self, AgreeError, Report};
 use super::collections;
 use super::commands::{Bell, Command, Store};
+use super::health::{Condition, Health, Recovered};
 use super::relays::Haves;
 use super::tape::{self, AppendError, Tape, Told, What};
 use super::transaction::{Batch, Outcome, Standing};
@@ -37,7 +38,8 @@ const BATCH_COMMANDS_MAX: usize = 1024;
 /// crash faster.
 const CHECKPOINT_PAGES: u32 = 4096;
 
-/// How often a checkpoint that failed for lack of space at start is tried again.
+/// How often a checkpoint that failed for lack of space at start, or a tape that takes nothing, is
+/// tried again.
 const RECOVERY_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The writer at work. It ends when every [`Store`] is dropped and its queue is empty.
@@ -57,14 +59,17 @@ impl Store {
         disk_reserve: u64,
     ) -> Result<(Store, Writing), OpenError> {
         let lock = lock::take(state_dir)?;
+        let health = Health::new(state_dir.to_owned(), disk_reserve);
         if rebuild::is_lost(state_dir).map_err(|error| OpenError::inaccessible(state_dir, error))? {
             log::error!("the database is gone: rebuilding it from the tape");
             let rebuilt = rebuild::rebuild_locked(state_dir, mode, false)?;
             log::warn!("the database is rebuilt: {} collections", rebuilt.collections);
+            let rows = usize::try_from(rebuilt.collections).unwrap_or(0);
+            health.count(Recovered { rows, ..Recovered::default() });
         }
         let mut connection = schema::open_for_writing(&database_path(state_dir), mode)?;
         let (failed_sender, failed) = oneshot::channel();
-        let (store, commands) = Store::new();
+        let (store, commands) = Store::new(health);
         let mut writer = Writer {
             wal_pages: watch_wal(&mut connection)?,
             connection,
@@ -81,9 +86,11 @@ impl Store {
             could_write: true,
             failed: Some(failed_sender),
             bell: store.bell(),
+            health: store.health(),
             _lock: lock,
         };
         writer.recover().map_err(|error| OpenError::of_agreement(state_dir, error))?;
+        writer.tell_health();
         let thread = std::thread::Builder::new()
             .name("writer".to_owned())
             .spawn(move || writer.run(&commands))
@@ -126,6 +133,7 @@ struct Writer {
     could_write: bool,
     failed: Option<oneshot::Sender<()>>,
     bell: Arc<Bell>,
+    health: Arc<Health>,
     _lock: File,
 }
 
@@ -140,7 +148,7 @@ struct Written {
 impl Writer {
     fn run(mut self, commands: &Receiver<Command>) {
         loop {
-            let first = if self.tape.is_some() {
+            let first = if self.is_tape_complete() {
                 commands.recv().map_err(|_| RecvTimeoutError::Disconnected)
             } else {
                 commands.recv_timeout(RECOVERY_INTERVAL)
@@ -155,6 +163,7 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.keep_house();
+            self.tell_health();
         }
         self.checkpoint();
     }
@@ -182,6 +191,7 @@ impl Writer {
             }
         };
         self.tell(&written.told, now);
+        self.tell_health();
         if let Some(from) = written.again_from {
             self.bell.ring_again(from);
         }
@@ -250,16 +260,31 @@ impl Writer {
                 self.disk_reserve
             );
         }
-        if self.tape.as_ref().is_some_and(|tape| tape.end().is_none()) {
+        if !self.is_tape_complete() {
             self.tell(&[], now);
         }
-        let is_told = self.tape.as_ref().is_some_and(|tape| tape.end().is_some());
-        let can_write = has_room && is_told && !self.is_broken;
+        let can_write = has_room && self.is_tape_complete() && !self.is_broken;
         if can_write && !self.could_write {
             log::info!("collections can be written again");
         }
         self.could_write = can_write;
         can_write
+    }
+
+    /// Whether everything that is committed stands on the tape, too.
+    fn is_tape_complete(&self) -> bool {
+        self.tape.as_ref().is_some_and(|tape| tape.end().is_some())
+    }
+
+    /// Tells whether collections can be recorded; what the disk has to say to it is asked by
+    /// whoever wants to know.
+    fn tell_health(&self) {
+        self.health.tell(match &self.tape {
+            _ if self.is_broken => Condition::Failed,
+            None => Condition::Recovering,
+            Some(_) if self.is_tape_complete() => Condition::Recording,
+            Some(_) => Condition::TapeUnwritable,
+        });
     }
 
     fn keep_house(&mut self) {
@@ -276,6 +301,10 @@ impl Writer {
                 Err(error) => self.break_down(&error),
             }
         } else {
+            if !self.is_tape_complete() {
+                // Also on a quiet branch: who asks whether it is ready must hear when it is again.
+                self.can_write(AcceptedAt::new(clock::now()));
+            }
             let pages = self.wal_pages.load(Ordering::Relaxed);
             if pages < self.checkpointed_pages {
                 // The WAL was begun anew since.
@@ -334,6 +363,12 @@ impl Writer {
             agreed => agreed?,
         };
         log_report(&report);
+        self.health.count(Recovered {
+            rows: report.rows_completed,
+            lines: lines_completed(&report),
+            set_aside: report.set_aside.len(),
+            damage: report.damage.len(),
+        });
         self.next_line = tape.last_line().max(agree::last_line(&self.connection)?) + 1;
         self.next_sequence = collections::last_sequence(&self.connection)? + 1;
         let now = AcceptedAt::new(clock::now());
@@ -415,13 +450,16 @@ fn is_of_one_command(error: &rusqlite::Error) -> bool {
     )
 }
 
+/// The birth of a database is always told at the start that follows it, and is no repair.
+fn lines_completed(report: &Report) -> usize {
+    report.lines_missing.iter().filter(|told| told.what != What::Store).count()
+}
+
 fn log_report(report: &Report) {
     if report.rows_completed > 0 {
         log::warn!("rows completed from the tape in the database: {}", report.rows_completed);
     }
-    // The birth of a database is always told at the start that follows it.
-    let lines_completed = report.lines_missing.iter().filter(|told| told.what != What::Store);
-    match lines_completed.count() {
+    match lines_completed(report) {
         0 => {}
         count => log::warn!("lines completed from the database on the tape: {count}"),
     }

@@ -11,8 +11,13 @@ const EXTENSION: Duration = Duration::from_secs(40);
 const EXTENSION_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Tells that requests are answered from now on.
-pub fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+pub fn ready() {
+    tell(&[NotifyState::Ready]);
+}
+
+/// Tells in one line how it stands.
+pub fn status(status: &str) {
+    tell(&[NotifyState::Status(status)]);
 }
 
 /// Tells that the end has begun.

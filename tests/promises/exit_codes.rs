@@ -4,34 +4,14 @@ use std::fs::{self, Permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Command, Output};
 
 use rusqlite::Connection;
 
+use crate::support::site::NOBODY;
 use crate::support::{Confirmation, Daemon, Setup, Site};
-
-/// The user and group `nobody`.
-const NOBODY: &str = "65534";
 
 fn set_mode(path: &PathBuf, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).expect("a file of ours");
-}
-
-/// Runs `tilld` as somebody who owns nothing of the site and is no root.
-fn as_nobody(site: &Site, arguments: &[&str]) -> Output {
-    if !rustix::process::geteuid().is_root() {
-        return site.tilld(arguments);
-    }
-    // Where the build lies, a stranger may not enter.
-    let program = site.path().join("tilld");
-    if !program.exists() {
-        fs::copy(env!("CARGO_BIN_EXE_tilld"), &program).expect("room for a copy");
-        set_mode(&site.path().to_owned(), 0o755);
-    }
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]);
-    command.arg(program).args(arguments).arg("--config").arg(site.config());
-    command.output().expect("setpriv can be run: tests/run needs util-linux")
 }
 
 /// A site with one collection, its daemon down.
@@ -55,7 +35,7 @@ fn who_may_not_enter_the_state_directory_hears_exit_4_and_which_right_is_missing
         (&["cert", "show"], "tls/cert.pem"),
         (&["cert", "show", "--pem"], "tls/cert.pem"),
     ] {
-        let output = as_nobody(&site, arguments);
+        let output = site.tilld_as_nobody(arguments);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(4), "{arguments:?}: {errors}");
         let path = site.state_dir().join(file).display().to_string();
@@ -77,7 +57,7 @@ fn who_may_not_write_the_state_directory_cannot_serve_and_hears_exit_4() {
         }
     }
     set_mode(&site.state_dir(), 0o000);
-    let output = as_nobody(&site, &["serve"]);
+    let output = site.tilld_as_nobody(&["serve"]);
     set_mode(&site.state_dir(), 0o750);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(4), "{errors}");

@@ -40,18 +40,22 @@ mod foreign_clients;
 mod operating;
 
 #[cfg(test)]
+mod status;
+
+#[cfg(test)]
 mod storage;
 
 #[cfg(test)]
 mod tape;
 
-mod printing;
 #[cfg(test)]
 mod tape_damage;
 
 #[cfg(test)]
-#[cfg(test)]
 mod exit_codes;
+
+#[cfg(test)]
+mod printing;
 
 #[cfg(test)]
 mod demo;

@@ -18,6 +18,8 @@ const PRINTING: &[&[&str]] = &[
     &["refusals"],
     &["show", "1"],
     &["show", "1", "--output", "json"],
+    &["sync", "parked", "--output", "json"],
+    &["branches", "--output", "json"],
     &["verify"],
     &["verify", "--output", "json"],
     &["config", "check"],
@@ -71,6 +73,10 @@ fn a_list_without_rows_is_still_a_whole_csv() {
     let empty = Setup::live().prepare();
     empty.start().stop();
     let filled = hostile_site();
+    for verb in [&["sync", "parked"] as &[&str], &["branches"]] {
+        let header = printed(&empty, &[verb, &["--output", "csv"]].concat());
+        assert_eq!(header.lines().count(), 1, "{verb:?}: {header}");
+    }
     for verb in ["list", "refusals"] {
         let arguments = [verb, "--output", "csv"];
         let header = printed(&empty, &arguments);

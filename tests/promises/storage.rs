@@ -1,9 +1,12 @@
 //! When the database misbehaves: what one bad row or another program does to it stays with those
 //! whom it concerns, and passes when it is over.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use rusqlite::Connection;
+use serde_json::Value;
 
 use crate::support::{Confirmation, Daemon, Setup, Site};
 
@@ -75,4 +78,31 @@ fn what_an_earlier_run_left_is_answered_from_only_when_it_is_recovered() {
     assert_eq!(daemon.code(&confirmation), "-1009");
     reader.execute_batch("COMMIT").unwrap();
     assert_eq!(persist(&daemon, &confirmation), "-1015");
+}
+
+/// Whether the daemon has a lock on its database, by which other programs know of it.
+fn holds_its_database(daemon: &Daemon, site: &Site) -> bool {
+    let inode = fs::metadata(site.state_dir().join("tilld.db")).expect("a database").ino();
+    let locks = fs::read_to_string("/proc/locks").expect("Linux tells its locks");
+    let (pid, file) = (format!(" {} ", daemon.pid()), format!(":{inode} "));
+    locks
+        .lines()
+        .any(|line| line.contains(" POSIX ") && line.contains(&pid) && line.contains(&file))
+}
+
+#[test]
+fn the_daemon_s_own_readers_do_not_cost_it_the_lock_on_its_database() {
+    let site = Setup::live().prepare();
+    let daemon = site.start();
+    // By now it has opened the database beside its writer, to count; and it checks it.
+    let status = site.tilld(&["status"]);
+    assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
+    let has_checked = || {
+        let status = site.tilld(&["status", "--output", "json"]);
+        let status: Value = serde_json::from_slice(&status.stdout).expect("JSON");
+        status["last_check"].is_object()
+    };
+    while !has_checked() {}
+    // Without it another program that closes the database last would remove the WAL.
+    assert!(holds_its_database(&daemon, &site));
 }

@@ -116,7 +116,7 @@ impl Rig {
     async fn attend_in_memory(&self, seats: &Arc<Seats>, ours: DuplexStream) {
         let acceptor = TlsAcceptor::from(Arc::clone(&self.server));
         let seat = Arc::new(seats.offer(TILL).await.expect("there is a seat"));
-        let greeting = async move { acceptor.accept(ours).await.map(Some) };
+        let greeting = async move { acceptor.accept(ours).await.map(Greeted::over_tls).map(Some) };
         tokio::spawn(attend(greeting, seat, Arc::clone(&self.probe)));
     }
 
@@ -127,7 +127,7 @@ impl Rig {
         let (shutdown, asked_to_end) = oneshot::channel::<()>();
         let serving = tokio::spawn(serve(
             listener,
-            Arc::clone(&self.server),
+            Security::Tls(Arc::clone(&self.server)),
             limits,
             Arc::clone(&self.probe),
             async move { drop(asked_to_end.await) },
@@ -501,8 +501,8 @@ async fn who_is_connected_when_the_shutdown_comes_is_still_served() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let socket = TcpStream::connect(address).await.unwrap();
-    let (server, probe) = (Arc::clone(&rig.server), Arc::clone(&rig.probe));
-    let serving = serve(listener, server, limits(8, 8), probe, std::future::ready(()));
+    let (tls, probe) = (Security::Tls(Arc::clone(&rig.server)), Arc::clone(&rig.probe));
+    let serving = serve(listener, tls, limits(8, 8), probe, std::future::ready(()));
     let (drained, answer) = tokio::join!(serving, async {
         let mut till = rig.client().connect(server_name(), socket).await.unwrap();
         send(&mut till, REQUEST).await;
@@ -511,6 +511,25 @@ async fn who_is_connected_when_the_shutdown_comes_is_still_served() {
     assert!(answer.contains("connection: close\r\n"), "{answer}");
     assert_eq!((drained.finished, drained.cut), (1, 0));
     assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn without_tls_it_serves_plain_http_under_the_same_bounds() {
+    let mut rig = rig();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let mut socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let probe = Arc::clone(&rig.probe);
+    let shutdown = std::future::ready(());
+    let serving = serve(listener, Security::Plain, limits(8, 8), probe, shutdown);
+    let (drained, answer) = tokio::join!(serving, async {
+        send(&mut socket, REQUEST).await;
+        response(&mut socket).await
+    });
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
+    assert_eq!((drained.finished, drained.counts.plain), (1, 0));
+    let peer = rig.asked.recv().await.expect("it was asked");
+    assert_eq!((peer.address, peer.client_certificate), (Ipv4Addr::LOCALHOST.into(), None));
 }
 
 #[test]

@@ -243,7 +243,7 @@ fn story_row(story: &Story) -> Row {
 }
 
 /// What machines are told of a collection.
-const COLLECTION: &[Member<Listed>] = &[
+pub(super) const COLLECTION: &[Member<Listed>] = &[
     ("sequence", |listed| listed.entry.sequence.into()),
     ("contract", |listed| collection(listed).contract.as_str().into()),
     ("receipt", |listed| collection(listed).receipt.as_str().into()),

@@ -3,6 +3,8 @@
 mod books;
 mod cert;
 mod check;
+mod status;
+mod sync;
 mod witnesses;
 
 use super::Failure;
@@ -10,10 +12,13 @@ use super::cli::{CertCommand, Command, ConfigCommand};
 use crate::config::Config;
 use crate::store::verify::Range;
 
-/// Carries out a command that needs no daemon in this process; `None` when it is not one.
+/// Carries out a command that is no daemon itself; `None` when it is not one.
 pub fn run(command: &Command, config: &Config) -> Option<Result<(), Failure>> {
     Some(match command {
         Command::Serve | Command::Demo { .. } => return None,
+        Command::Status { output } => status::status(config, *output),
+        Command::Sync(command) => sync::sync(config, command),
+        Command::Branches { output } => sync::branches(config, *output),
         Command::List(args) => books::list(config, args),
         Command::Refusals { contract, limit, output } => {
             books::refusals(config, contract.as_deref(), *limit, *output)

@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What the daemon writes when it takes connections; the port follows.
 const READY: &str = "listening on 127.0.0.1:";
 
+/// What it writes before that about its operator's listener; the address follows, then a comma.
+const OPERATOR: &str = "operator's listener on ";
+
 pub struct Daemon {
     child: Child,
     port: u16,
@@ -87,6 +90,16 @@ impl Daemon {
 
     pub fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// Where it answers `/livez` and `/readyz`.
+    pub fn operator(&self) -> SocketAddr {
+        let lines = self.log.lines.lock().unwrap();
+        let address = lines.iter().find_map(|line| {
+            let (address, _) = line.split_once(OPERATOR)?.1.split_once(',')?;
+            address.parse().ok()
+        });
+        address.expect("it said so before it said that it listens")
     }
 
     /// What a client needs to trust this daemon and no other.

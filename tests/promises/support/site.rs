@@ -11,6 +11,9 @@ use tempfile::TempDir;
 
 use super::{Daemon, SKYPAY, SKYPAY_KEY, SKYPAY_PASSWORD, TILL_7, TILL_7_KEY};
 
+/// The user and group `nobody`.
+pub const NOBODY: &str = "65534";
+
 /// What a configuration says.
 #[derive(Clone)]
 pub struct Setup {
@@ -138,7 +141,9 @@ impl Site {
             "mode = {mode:?}\nstate_dir = {state_dir:?}\ndisk_reserve = {disk_reserve:?}\n\n\
              [endpoint]\nlisten = \"127.0.0.1:0\"\ncontracts = {contracts:?}\n\
              prefixes = {prefixes:?}\nreply_code = {reply_code:?}\n\n\
-             [log]\nlevel = {log_level:?}\n\n{callers}\n{extra}"
+             [log]\nlevel = {log_level:?}\n\n\
+             [operator]\nlisten = \"127.0.0.1:0\"\nsocket = \"tilld.sock\"\n\n\
+             {callers}\n{extra}"
         );
         fs::write(self.config(), toml).expect("a written configuration");
     }
@@ -167,6 +172,24 @@ impl Site {
     /// `tilld ARGUMENTS --config FILE`, whatever it answers.
     pub fn tilld(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().expect("tilld can be run")
+    }
+
+    /// The same as somebody who owns nothing of the site and is no root.
+    pub fn tilld_as_nobody(&self, arguments: &[&str]) -> Output {
+        if !rustix::process::geteuid().is_root() {
+            return self.tilld(arguments);
+        }
+        // Where the build lies, a stranger may not enter.
+        let program = self.path().join("tilld");
+        if !program.exists() {
+            fs::copy(env!("CARGO_BIN_EXE_tilld"), &program).expect("room for a copy");
+            let everybody = fs::Permissions::from_mode(0o755);
+            fs::set_permissions(self.path(), everybody).expect("a directory of ours");
+        }
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]);
+        command.arg(program).args(arguments).arg("--config").arg(self.config());
+        command.output().expect("setpriv can be run: tests/run needs util-linux")
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {

@@ -1,0 +1,309 @@
+//! The daemon's end of the control socket: within bounds, one question and one answer a connection.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Interest, Ready,
+};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{sleep, timeout};
+
+use super::snapshots::Asker;
+use super::stopped;
+use crate::domain::decision::Sequence;
+use crate::operator::control::{REQUEST_BYTES_MAX, Reply, Request, Which, line_of};
+use crate::operator::snapshot::Snapshot;
+use crate::operator::{Exit, Failure};
+use crate::relay;
+use crate::store::reader::{HeadOffice, Reader, Story};
+use crate::store::{Again, Store, Unavailable};
+use crate::system::clock;
+
+/// People and their scripts, each with one question.
+const CONNECTIONS_MAX: usize = 16;
+
+/// From connecting to a complete question, and for taking the answer: both are this machine's own.
+const TALK_TIME: Duration = Duration::from_secs(5);
+
+/// What is being answered when the daemon stops has this long.
+const END_TIME: Duration = Duration::from_secs(5);
+
+/// How often it looks whether something still waits: cheap, and no person notices.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Nothing is accepted for so long when the machine is out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The group may ask; others may not even connect.
+const SOCKET_MODE: u32 = 0o660;
+
+/// What questions are answered from.
+pub struct Control {
+    /// For what is to be written.
+    pub store: Store,
+    /// What sends, if anything does.
+    pub relay: Option<relay::Handle>,
+    /// How it stands.
+    pub snapshots: Asker,
+    /// The books.
+    pub state_dir: PathBuf,
+}
+
+/// Makes the socket. What a dead daemon left is replaced; one that answers is somebody else's.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(io::Error::other("something else is there"));
+        }
+        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => return Err(io::Error::other("another daemon answers there")),
+            Err(_) => fs::remove_file(path)?,
+        },
+    }
+    let listener = UnixListener::bind(path)?;
+    // Until here the umask has kept everybody else out.
+    fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
+    Ok(listener)
+}
+
+/// Answers until told to stop, and then removes the socket.
+pub async fn serve(
+    listener: UnixListener,
+    path: PathBuf,
+    control: Control,
+    mut stop: watch::Receiver<bool>,
+) {
+    let control = Arc::new(control);
+    let mut talks = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stopped(&mut stop) => break,
+            Some(_) = talks.join_next() => {}
+            accepted = listener.accept(), if talks.len() < CONNECTIONS_MAX => match accepted {
+                Ok((stream, _)) => {
+                    talks.spawn(talk(stream, Arc::clone(&control), stop.clone()));
+                }
+                Err(error) => {
+                    log::debug!("the control socket accepts nothing: {error}");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    let _ = fs::remove_file(path);
+    let _ = timeout(END_TIME, async { while talks.join_next().await.is_some() {} }).await;
+    talks.shutdown().await;
+}
+
+/// One question and its answer.
+async fn talk(mut stream: UnixStream, control: Arc<Control>, stop: watch::Receiver<bool>) {
+    let request = match read_request(&mut stream).await {
+        Ok(Some(request)) => Ok(request),
+        Ok(None) => return,
+        Err(failure) => Err(failure),
+    };
+    let answered = match request {
+        Ok(request) => control.answer(request, &stream, stop).await,
+        Err(failure) => Err(failure),
+    };
+    let line = line_of(&answered.unwrap_or_else(Reply::from));
+    // Who does not take the answer does not want it.
+    let _ = timeout(TALK_TIME, stream.write_all(&line)).await;
+}
+
+/// `None` when nothing was asked.
+async fn read_request(stream: &mut UnixStream) -> Result<Option<Request>, Failure> {
+    let mut line = Vec::new();
+    let mut reading = BufReader::new(stream.take(REQUEST_BYTES_MAX));
+    let read = timeout(TALK_TIME, reading.read_until(b'\n', &mut line)).await;
+    match read {
+        Ok(Ok(0) | Err(_)) => Ok(None),
+        Ok(Ok(_)) if line.ends_with(b"\n") => Request::parse(&line).map(Some),
+        Ok(Ok(_)) => {
+            let message = format!("the request is no line of at most {REQUEST_BYTES_MAX} bytes");
+            Err(Failure::new(Exit::Error, message))
+        }
+        Err(_) => Err(Failure::new(Exit::Error, "no complete request has come within 5 s")),
+    }
+}
+
+impl Control {
+    async fn answer(
+        &self,
+        request: Request,
+        stream: &UnixStream,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Reply, Failure> {
+        match request {
+            Request::Status => {}
+            Request::SyncNow => {
+                let snapshot = self.snapshot().await?;
+                self.relay(&snapshot)?.hurry();
+                return Ok(Reply::Status { snapshot: Box::new(snapshot) });
+            }
+            Request::SyncWait { timeout_ms } => {
+                self.relay(&self.snapshot().await?)?;
+                let time = Duration::from_millis(timeout_ms);
+                let is_empty = self.wait(time, stream, stop).await?;
+                let snapshot = Box::new(self.snapshot().await?);
+                return Ok(Reply::Waited { is_empty, snapshot });
+            }
+            Request::Retry { which, actor } => return self.retry(which, actor).await,
+        }
+        Ok(Reply::Status { snapshot: Box::new(self.snapshot().await?) })
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot, Failure> {
+        self.snapshots.ask().await.ok_or_else(stopping)
+    }
+
+    fn relay(&self, snapshot: &Snapshot) -> Result<&relay::Handle, Failure> {
+        self.relay.as_ref().ok_or_else(|| {
+            let message = if snapshot.is_sandbox() {
+                "this is a sandbox: nothing is ever sent"
+            } else {
+                "no [upstream] is configured: collections are kept here, and nothing is sent"
+            };
+            Failure::new(Exit::Configuration, message)
+        })
+    }
+
+    /// Whether nothing waits any more before the time is over.
+    async fn wait(
+        &self,
+        time: Duration,
+        stream: &UnixStream,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<bool, Failure> {
+        let reader = Reader::open(&self.state_dir)?;
+        let began = clock::monotonic();
+        while reader.has_queued()? {
+            let left = time.saturating_sub(began.elapsed());
+            if left.is_zero() || is_gone(stream).await {
+                return Ok(false);
+            }
+            tokio::select! {
+                () = stopped(&mut stop) => return Err(stopping()),
+                () = sleep(left.min(LOOK_INTERVAL)) => {}
+            }
+        }
+        Ok(true)
+    }
+
+    async fn retry(&self, which: Which, actor: String) -> Result<Reply, Failure> {
+        let again = match which {
+            Which::AllParked => Again::AllParked,
+            Which::These(references) => {
+                let state_dir = self.state_dir.clone();
+                let found = spawn_blocking(move || {
+                    let reader = Reader::open(&state_dir)?;
+                    parked(&references, |reference| Ok(reader.stories(reference)?))
+                });
+                Again::These(found.await.map_err(|_| stopping())??)
+            }
+        };
+        let waiting = self.store.send_again(again, actor).map_err(unavailable)?;
+        let outcome = waiting.await.unwrap_or(Err(Unavailable::Failed));
+        let count = outcome.map_err(unavailable)?;
+        if let Some(relay) = &self.relay {
+            relay.hurry();
+        }
+        Ok(Reply::SentAgain { count })
+    }
+}
+
+/// The parked collections that are meant, when each reference means one at least.
+fn parked(
+    references: &[String],
+    stories: impl Fn(&str) -> Result<Vec<Story>, Failure>,
+) -> Result<Vec<Sequence>, Failure> {
+    let mut meant = Vec::new();
+    let mut wrong = Vec::new();
+    for reference in references {
+        let stories = stories(reference)?;
+        let parked = stories.iter().filter_map(|story| match story.listed.standing {
+            HeadOffice::Parked(_) => Some(story.listed.entry.sequence),
+            _ => None,
+        });
+        let before = meant.len();
+        meant.extend(parked);
+        if meant.len() == before {
+            wrong.push(match stories.first().map(|story| &story.listed.standing) {
+                None => format!("no collection has the contract, receipt or number {reference}"),
+                Some(standing) => {
+                    let stands = standing.as_str().unwrap_or("not meant for head office");
+                    format!("{reference} is not parked: it is {stands}")
+                }
+            });
+        }
+    }
+    if wrong.is_empty() {
+        return Ok(meant);
+    }
+    let message = format!("{}; nothing is sent again", wrong.join("; "));
+    Err(Failure::new(Exit::NotFound, message))
+}
+
+/// Whether the other end has closed the connection, and not only its writing half.
+async fn is_gone(stream: &UnixStream) -> bool {
+    let ready = stream.ready(Interest::WRITABLE).await;
+    ready.is_ok_and(Ready::is_write_closed)
+}
+
+fn stopping() -> Failure {
+    Failure::new(Exit::NotRunning, "the daemon is stopping")
+}
+
+fn unavailable(unavailable: Unavailable) -> Failure {
+    let message = match unavailable {
+        Unavailable::QueueFull => "too much waits to be written: try again",
+        Unavailable::NotWritable => "nothing can be written now: `tilld status` says why",
+        Unavailable::Failed => "the storage failed; whether it was done is unknown: see the log",
+    };
+    Failure::new(Exit::Error, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_hangs_up_is_gone_and_who_only_stops_sending_is_not() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        assert!(!is_gone(&ours).await);
+        theirs.shutdown().await.unwrap();
+        ours.readable().await.unwrap();
+        assert!(!is_gone(&ours).await, "it may still listen");
+        drop(theirs);
+        while !is_gone(&ours).await {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dead_daemon_s_socket_is_replaced_and_nothing_else_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tilld.sock");
+        let first = bind(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, SOCKET_MODE);
+        let refused = bind(&path).expect_err("the first one answers");
+        assert!(refused.to_string().contains("another daemon"), "{refused}");
+        drop(first);
+        assert!(path.exists(), "as after a SIGKILL");
+        drop(bind(&path).expect("nobody answers"));
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "a file").unwrap();
+        bind(&path).expect_err("it is no socket");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a file");
+    }
+}

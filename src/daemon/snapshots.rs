@@ -1,0 +1,313 @@
+//! Takes the snapshots: on a thread of its own, because to count what waits may take a while.
+//!
+//! It keeps `status.json` and the line that systemd shows up to date, and answers whoever asks.
+//! It only reads: what it tells of the writer and the relay, these have told before.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+
+use super::checks::LastCheck;
+use crate::config::Config;
+use crate::domain::contract::Mode;
+use crate::domain::time::{AcceptedAt, BusinessDate};
+use crate::operator::snapshot::{
+    Books, Disk, Door, HeadOffice, Link, LinkState, Moment, Rows, SCHEMA_VERSION, Snapshot, Today,
+};
+use crate::relay;
+use crate::store::reader::Reader;
+use crate::store::{Health, OpenError};
+use crate::system::{clock, notify};
+
+/// How often it looks for changes, and at most writes the file.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How old the file may become while nothing changes: who reads it sees that it is kept.
+const FILE_AGE_MAX: Duration = Duration::from_secs(60);
+
+/// Counting rests so many times as long as it takes: a million rows wait a while, and cashiers
+/// need the disk and the processor more.
+const REST_FACTOR: u32 = 50;
+
+/// So long somebody who asks may be kept waiting for the rest to be over; else older counts do.
+const REST_WAITED_MAX: Duration = Duration::from_millis(200);
+
+/// Questions that may wait: more than the control socket has connections.
+const ASKS_MAX: usize = 64;
+
+/// `status.json`: for every local user.
+const FILE_MODE: u32 = 0o644;
+
+/// What a snapshot is taken of.
+pub struct Subjects {
+    /// Where tills connect to.
+    pub endpoint: SocketAddr,
+    /// The operator's listener.
+    pub operator: watch::Receiver<Door>,
+    /// The control socket.
+    pub control: Door,
+    /// The storage.
+    pub health: Arc<Health>,
+    /// What sends, if anything does.
+    pub relay: Option<relay::Handle>,
+    /// The last check of both witnesses.
+    pub last_check: LastCheck,
+}
+
+/// The thread at work.
+pub struct Snapshots {
+    asker: Asker,
+    thread: JoinHandle<()>,
+}
+
+/// The way to ask it.
+#[derive(Clone)]
+pub struct Asker(SyncSender<oneshot::Sender<Snapshot>>);
+
+impl Asker {
+    /// How it stands now; `None` when that cannot be told any more.
+    pub async fn ask(&self) -> Option<Snapshot> {
+        let (answer, snapshot) = oneshot::channel();
+        self.0.try_send(answer).ok()?;
+        snapshot.await.ok()
+    }
+}
+
+impl Snapshots {
+    /// Starts it.
+    pub fn start(config: &Config, subjects: Subjects) -> Result<Snapshots, OpenError> {
+        let reader = Reader::open(&config.state_dir)?;
+        let now = Moment(AcceptedAt::new(clock::now()));
+        let upstream = config.upstream.as_ref();
+        let mut photographer = Photographer {
+            mode: config.mode,
+            head_office: upstream.map(|upstream| HeadOffice {
+                branch: upstream.branch.as_str().to_owned(),
+                host: upstream.url.host().unwrap_or_default().to_owned(),
+                link: None,
+            }),
+            started_at: now,
+            counter: Counter::new(reader, now),
+            subjects,
+            file: StatusFile::new(&config.operator.status_file),
+            line: String::new(),
+        };
+        let (asker, asks) = sync_channel(ASKS_MAX);
+        let run = move || photographer.run(&asks);
+        let thread = thread::Builder::new().name("status".to_owned()).spawn(run);
+        let thread = thread.expect("a process that has its other threads can have this one");
+        Ok(Snapshots { asker: Asker(asker), thread })
+    }
+
+    /// The way to ask it.
+    pub fn asker(&self) -> Asker {
+        self.asker.clone()
+    }
+
+    /// Ends it, and `status.json` with it. Every other [`Asker`] must be gone.
+    pub fn end(self) {
+        drop(self.asker);
+        let _ = self.thread.join();
+    }
+}
+
+struct Photographer {
+    mode: Mode,
+    head_office: Option<HeadOffice>,
+    started_at: Moment,
+    counter: Counter,
+    subjects: Subjects,
+    file: StatusFile,
+    /// What systemd was told last.
+    line: String,
+}
+
+impl Photographer {
+    fn run(&mut self, asks: &Receiver<oneshot::Sender<Snapshot>>) {
+        let mut wait = Duration::ZERO;
+        loop {
+            let ask = match asks.recv_timeout(wait) {
+                Ok(ask) => Some(ask),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            wait = INTERVAL;
+            let snapshot = self.take();
+            self.publish(&snapshot);
+            if let Some(ask) = ask {
+                // Whoever asked may be gone.
+                let _ = ask.send(snapshot);
+            }
+        }
+        self.file.remove();
+    }
+
+    fn take(&mut self) -> Snapshot {
+        let now = AcceptedAt::new(clock::now());
+        let books = self.counter.count(now, self.head_office.is_some());
+        let Subjects { endpoint, operator, control, health, relay, last_check } = &self.subjects;
+        let mut head_office = self.head_office.clone();
+        if let (Some(office), Some(relay)) = (&mut head_office, relay) {
+            office.link = Some(link(relay.state(), self.counter.last_delivered_at));
+        }
+        let snapshot = Snapshot {
+            schema_version: SCHEMA_VERSION,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            mode: self.mode.as_str().to_owned(),
+            started_at: self.started_at,
+            at: Moment(now),
+            endpoint: *endpoint,
+            operator: operator.borrow().clone(),
+            control: control.clone(),
+            condition: health.condition(),
+            disk: Disk { free_bytes: health.free_bytes(), reserve_bytes: health.disk_reserve() },
+            books,
+            head_office,
+            recovered: health.recovered(),
+            last_check: last_check.get(),
+            warnings: Vec::new(),
+        };
+        snapshot.judged()
+    }
+
+    fn publish(&mut self, snapshot: &Snapshot) {
+        let line = snapshot.one_line();
+        if line != self.line {
+            notify::status(&line);
+            self.line = line;
+        }
+        self.file.update(snapshot);
+    }
+}
+
+fn link(state: relay::State, last_delivered_at: Option<AcceptedAt>) -> Link {
+    Link {
+        state: match state.link {
+            relay::Link::Up => LinkState::Up,
+            relay::Link::Down => LinkState::Down,
+            relay::Link::Probing => LinkState::Probing,
+            relay::Link::Misconfigured => LinkState::Misconfigured,
+        },
+        since: Moment(state.since),
+        trouble: state.trouble,
+        next_probe_at: state.next_probe_at.map(Moment),
+        last_success_at: state.last_success_at.or(last_delivered_at).map(Moment),
+        paused: state.paused,
+    }
+}
+
+/// Counts the books, not more often than is good for them.
+struct Counter {
+    reader: Reader,
+    books: Books,
+    /// When head office last took something, also in an earlier process.
+    last_delivered_at: Option<AcceptedAt>,
+    /// Of which version of the books, and for which day.
+    counted: Option<(i64, BusinessDate)>,
+    rest_until: Instant,
+}
+
+impl Counter {
+    fn new(reader: Reader, now: Moment) -> Counter {
+        let books = Books {
+            counted_at: now,
+            count_trouble: None,
+            today: Today::new(now.0.date(), 0),
+            queued: Rows::default(),
+            parked: Rows::default(),
+        };
+        let (last_delivered_at, rest_until) = (None, clock::monotonic());
+        Counter { reader, books, last_delivered_at, counted: None, rest_until }
+    }
+
+    /// What stands in the books; of some time ago when it was counted not long enough ago.
+    fn count(&mut self, now: AcceptedAt, delivers: bool) -> Books {
+        let rest = self.rest_until.saturating_duration_since(clock::monotonic());
+        if rest <= REST_WAITED_MAX {
+            thread::sleep(rest);
+            let began = clock::monotonic();
+            self.books.count_trouble = self.recount(now, delivers).err().map(|e| e.to_string());
+            self.rest_until = clock::monotonic() + began.elapsed() * REST_FACTOR;
+        }
+        self.books.clone()
+    }
+
+    fn recount(&mut self, now: AcceptedAt, delivers: bool) -> Result<(), OpenError> {
+        let day = now.date();
+        let counted = Some((self.reader.version()?, day));
+        if counted != self.counted {
+            self.books.today = Today::new(day, self.reader.recorded_on(day)?);
+            self.books.queued = Rows::of(self.reader.queued()?);
+            self.books.parked = Rows::of(self.reader.parked_sum()?);
+            if delivers {
+                self.last_delivered_at = self.reader.last_delivered_at()?;
+            }
+            self.counted = counted;
+        }
+        self.books.counted_at = Moment(now);
+        Ok(())
+    }
+}
+
+/// `status.json`, which any local user may read.
+struct StatusFile {
+    path: PathBuf,
+    written: Option<(Snapshot, Instant)>,
+    /// A trouble is logged once.
+    is_failing: bool,
+}
+
+impl StatusFile {
+    fn new(path: &Path) -> StatusFile {
+        StatusFile { path: path.to_owned(), written: None, is_failing: false }
+    }
+
+    /// Writes it when there is news, or when it would look forgotten.
+    fn update(&mut self, snapshot: &Snapshot) {
+        let public = snapshot.without_sums();
+        let is_due = self.written.as_ref().is_none_or(|(written, at)| {
+            let age = at.elapsed();
+            age >= FILE_AGE_MAX || (age >= INTERVAL && public.is_news_after(written))
+        });
+        if !is_due {
+            return;
+        }
+        match self.write(&public) {
+            Ok(()) => self.is_failing = false,
+            Err(error) if !self.is_failing => {
+                self.is_failing = true;
+                log::warn!(
+                    "{} cannot be written: {error}; `tilld status` tells the same to who may ask \
+                     the daemon",
+                    self.path.display()
+                );
+            }
+            Err(_) => {}
+        }
+        self.written = Some((public, clock::monotonic()));
+    }
+
+    /// Its readers see the old one or the new one, never half of one.
+    fn write(&self, public: &Snapshot) -> io::Result<()> {
+        let new = self.path.with_extension("json.new");
+        let mut file = File::create(&new)?;
+        file.set_permissions(Permissions::from_mode(FILE_MODE))?;
+        file.write_all(&serde_json::to_vec_pretty(public)?)?;
+        file.write_all(b"\n")?;
+        fs::rename(&new, &self.path)
+    }
+
+    /// A daemon that ended tells nothing.
+    fn remove(&self) {
+        // When it cannot be removed, its age tells that nobody keeps it.
+        let _ = fs::remove_file(&self.path);
+    }
+}

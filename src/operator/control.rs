@@ -1,0 +1,246 @@
+//! The control socket: what the daemon can be asked for, what it answers, and how a command asks.
+//!
+//! One line of JSON there, one line back, and the connection ends. Who may connect, the socket's
+//! permissions say; whoever may is believed when it says for whom it acts.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::snapshot::Snapshot;
+use super::{Exit, Failure};
+
+/// A longer question is refused: this has room for a thousand references.
+pub const REQUEST_BYTES_MAX: u64 = 64 * 1024;
+
+/// A longer answer is not read: a snapshot has a few kilobytes.
+const REPLY_BYTES_MAX: u64 = 1024 * 1024;
+
+/// How long an answer may take that needs no waiting.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The longest name of an actor, in characters.
+const ACTOR_CHARS_MAX: usize = 64;
+
+/// What can be asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// How it stands.
+    Status,
+    /// Send at once what waits for a time.
+    SyncNow,
+    /// Answer when nothing waits any more, or when the time is over.
+    SyncWait {
+        /// How long, in milliseconds.
+        timeout_ms: u64,
+    },
+    /// Send parked collections again.
+    Retry {
+        /// Which.
+        which: Which,
+        /// Who wishes it.
+        actor: String,
+    },
+}
+
+/// Which parked collections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Which {
+    /// Those with these contracts, receipts or sequence numbers.
+    These(Vec<String>),
+    /// All.
+    AllParked,
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub enum Reply {
+    /// How it stands, once what was asked for is done.
+    Status {
+        /// All of it.
+        snapshot: Box<Snapshot>,
+    },
+    /// The end of waiting.
+    Waited {
+        /// Whether nothing waits any more.
+        is_empty: bool,
+        /// How it stands.
+        snapshot: Box<Snapshot>,
+    },
+    /// Parked collections are to be sent again.
+    SentAgain {
+        /// How many.
+        count: usize,
+    },
+    /// It was not done.
+    Failed {
+        /// How the command ends.
+        exit: Exit,
+        /// Why, and what to do.
+        message: String,
+    },
+}
+
+impl Request {
+    /// Reads a line.
+    pub fn parse(line: &[u8]) -> Result<Request, Failure> {
+        let invalid = |why: &dyn std::fmt::Display| {
+            let message = format!("the request is not understood: {why}; is it another version's?");
+            Failure::new(Exit::Error, message)
+        };
+        let request = serde_json::from_slice(line).map_err(|error| invalid(&error))?;
+        if let Request::Retry { actor, .. } = &request {
+            let in_form = (1..=ACTOR_CHARS_MAX).contains(&actor.chars().count());
+            if !in_form || actor.contains(char::is_control) {
+                return Err(invalid(&"an actor is 1 to 64 characters"));
+            }
+        }
+        Ok(request)
+    }
+}
+
+impl From<Failure> for Reply {
+    fn from(Failure { exit, message }: Failure) -> Reply {
+        Reply::Failed { exit, message }
+    }
+}
+
+/// One line of a message.
+pub fn line_of(message: &impl Serialize) -> Vec<u8> {
+    let mut line = serde_json::to_vec(message).expect("messages hold nothing that JSON cannot");
+    line.push(b'\n');
+    line
+}
+
+/// Asks the daemon. What it could not do is a failure here, too.
+pub fn ask(socket: &Path, request: &Request) -> Result<Reply, Failure> {
+    let wait = match request {
+        Request::SyncWait { timeout_ms } => Duration::from_millis(*timeout_ms),
+        _ => Duration::ZERO,
+    };
+    let stream = UnixStream::connect(socket).map_err(|error| unreachable(socket, &error))?;
+    let answered = exchange(stream, request, wait + PATIENCE).map_err(|error| {
+        let message = format!("the daemon does not answer on {}: {error}", socket.display());
+        Failure::new(Exit::Error, message)
+    })?;
+    match serde_json::from_slice(&answered) {
+        Ok(Reply::Failed { exit, message }) => Err(Failure::new(exit, message)),
+        Ok(reply) => Ok(reply),
+        Err(error) => {
+            let message = format!(
+                "the daemon's answer is not understood: {error}; is it another version's? \
+                 `systemctl restart tilld` starts this one"
+            );
+            Err(Failure::new(Exit::Error, message))
+        }
+    }
+}
+
+/// The daemon has answered, but not what was asked.
+pub fn unexpected() -> Failure {
+    let message = "the daemon answered something else; is it another version's?";
+    Failure::new(Exit::Error, message)
+}
+
+/// For whom this command acts: the user behind sudo, else the user, as the environment claims.
+pub fn claimed_actor() -> String {
+    let claimed = ["SUDO_USER", "USER", "LOGNAME"].into_iter().filter_map(|name| {
+        let name: String = std::env::var(name).ok()?.chars().take(ACTOR_CHARS_MAX).collect();
+        (!name.is_empty() && !name.contains(char::is_control)).then_some(name)
+    });
+    let uid = || format!("uid {}", rustix::process::getuid().as_raw());
+    claimed.into_iter().next().unwrap_or_else(uid)
+}
+
+fn unreachable(socket: &Path, error: &io::Error) -> Failure {
+    let socket = socket.display();
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::new(
+            Exit::NotRunning,
+            format!(
+                "the daemon is not running: nobody answers on {socket}; `systemctl start tilld` \
+                 starts it, and `journalctl -u tilld` says why it ended"
+            ),
+        ),
+        io::ErrorKind::PermissionDenied => Failure::new(
+            Exit::Permission,
+            format!("{socket}: {error}; use sudo, or a user in the group that owns it"),
+        ),
+        _ => Failure::new(Exit::Error, format!("{socket}: {error}")),
+    }
+}
+
+fn exchange(mut stream: UnixStream, request: &Request, patience: Duration) -> io::Result<Vec<u8>> {
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.write_all(&line_of(request))?;
+    let mut line = Vec::new();
+    BufReader::new(stream.take(REPLY_BYTES_MAX)).read_until(b'\n', &mut line)?;
+    if line.pop() != Some(b'\n') {
+        return Err(io::Error::other("it ended the connection; is it stopping?"));
+    }
+    Ok(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::snapshot::tests::calm;
+
+    #[test]
+    fn every_message_is_one_line_and_comes_back_as_it_was() {
+        let actor = "ana".to_owned();
+        let these = Which::These(vec!["SKY0112345678".to_owned(), "17".to_owned()]);
+        for request in [
+            Request::Status,
+            Request::SyncNow,
+            Request::SyncWait { timeout_ms: 60_000 },
+            Request::Retry { which: these, actor: actor.clone() },
+            Request::Retry { which: Which::AllParked, actor },
+        ] {
+            let line = line_of(&request);
+            assert_eq!(line.iter().position(|byte| *byte == b'\n'), Some(line.len() - 1));
+            assert_eq!(Request::parse(&line).unwrap(), request);
+        }
+        let failure = Failure::new(Exit::NotFound, "two\nlines");
+        let snapshot = Box::new(calm());
+        for reply in [
+            Reply::Status { snapshot: snapshot.clone() },
+            Reply::Waited { is_empty: false, snapshot },
+            Reply::SentAgain { count: 3 },
+            failure.into(),
+        ] {
+            let line = line_of(&reply);
+            assert_eq!(line.iter().position(|byte| *byte == b'\n'), Some(line.len() - 1));
+            assert_eq!(serde_json::from_slice::<Reply>(&line).unwrap(), reply);
+        }
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused_in_words() {
+        let too_long = "x".repeat(65);
+        for line in [
+            "",
+            "status",
+            "{}",
+            "[1]",
+            r#"{"do":"destroy"}"#,
+            r#"{"do":"status"} {"do":"status"}"#,
+            r#"{"do":"sync-wait"}"#,
+            r#"{"do":"sync-wait","timeout_ms":-1}"#,
+            r#"{"do":"retry","which":"all-parked"}"#,
+            r#"{"do":"retry","which":"all-parked","actor":""}"#,
+            "{\"do\":\"retry\",\"which\":\"all-parked\",\"actor\":\"a\\u001bb\"}",
+            &format!(r#"{{"do":"retry","which":"all-parked","actor":"{too_long}"}}"#),
+        ] {
+            let failure = Request::parse(line.as_bytes()).expect_err(line);
+            assert!(failure.message.contains("not understood"), "{line}: {failure}");
+        }
+    }
+}

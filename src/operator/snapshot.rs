@@ -1,0 +1,535 @@
+//! How the daemon stands at one moment, and what of it needs a person.
+//!
+//! The daemon takes one [`Snapshot`] and everything shows that one: `tilld status` in all its
+//! forms, `status.json`, the line that systemd keeps. So they cannot disagree. Knows neither the
+//! daemon's parts nor how a snapshot travels.
+
+use std::net::SocketAddr;
+
+use chrono::DateTime;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::amount::Centavos;
+use crate::domain::time::{AcceptedAt, BusinessDate};
+use crate::store::reader::Queue;
+use crate::store::{Condition, Recovered};
+
+/// The version of a snapshot's shape; raised when a member changes its meaning.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// How the daemon stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The daemon's version.
+    pub version: String,
+    /// `live` or `sandbox`.
+    pub mode: String,
+    /// Since when this process serves.
+    pub started_at: Moment,
+    /// When the snapshot was taken.
+    pub at: Moment,
+    /// Where tills connect to.
+    pub endpoint: SocketAddr,
+    /// The listener for health.
+    pub operator: Door,
+    /// The control socket.
+    pub control: Door,
+    /// Whether collections can be recorded.
+    pub condition: Condition,
+    /// The disk of the state directory.
+    pub disk: Disk,
+    /// What was counted.
+    #[serde(flatten)]
+    pub books: Books,
+    /// Where collections go; nothing when none is configured.
+    pub head_office: Option<HeadOffice>,
+    /// What this start made good.
+    pub recovered: Recovered,
+    /// The last check of database against tape; nothing before the first is over.
+    pub last_check: Option<Check>,
+    /// What a person should look at.
+    pub warnings: Vec<Warning>,
+}
+
+/// A time, written as RFC 3339 with +08:00.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Moment(pub AcceptedAt);
+
+/// Something of ours that others connect to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Door {
+    /// Where it is; nothing while it is shut.
+    pub address: Option<String>,
+    /// Why it is shut.
+    pub trouble: Option<String>,
+}
+
+/// Room for more collections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// What is free; nothing when the disk does not say.
+    pub free_bytes: Option<u64>,
+    /// What new collections leave free.
+    pub reserve_bytes: u64,
+}
+
+/// What was counted in the books. That takes time when much waits, so it may be somewhat older than
+/// the rest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Books {
+    /// When it was counted.
+    pub counted_at: Moment,
+    /// Why it could not be counted since.
+    pub count_trouble: Option<String>,
+    /// The day's collections.
+    pub today: Today,
+    /// What head office is to get.
+    pub queued: Rows,
+    /// What waits for a person.
+    pub parked: Rows,
+}
+
+/// The collections of a business date.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Today {
+    /// As yyyy-MM-dd.
+    pub business_date: String,
+    /// How many.
+    pub count: i64,
+}
+
+/// Collections that wait for something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rows {
+    /// How many.
+    pub count: i64,
+    /// Their sum; left out where any local user can read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub centavos: Option<i64>,
+    /// When the oldest was recorded.
+    pub oldest_at: Option<Moment>,
+}
+
+/// Where collections go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeadOffice {
+    /// Our own name there.
+    pub branch: String,
+    /// The machine that is spoken to.
+    pub host: String,
+    /// How the link stands; nothing when nothing is ever sent, as from a sandbox.
+    pub link: Option<Link>,
+}
+
+/// The link to head office.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// How it stands.
+    pub state: LinkState,
+    /// Since when.
+    pub since: Moment,
+    /// What the last try that did not get through met; empty when there was none.
+    pub trouble: String,
+    /// When the next try is due, while it is not up.
+    pub next_probe_at: Option<Moment>,
+    /// When head office last took something.
+    pub last_success_at: Option<Moment>,
+    /// Why nothing is sent although something could be.
+    pub paused: Option<String>,
+}
+
+/// How the link stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkState {
+    /// It works, as far as is known.
+    Up,
+    /// No try gets through.
+    Down,
+    /// It was down, and is being tried.
+    Probing,
+    /// Head office does not take us.
+    Misconfigured,
+}
+
+/// A check of database against tape.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// When it was over.
+    pub at: Moment,
+    /// Lines on the tape.
+    pub lines: u64,
+    /// How much did not fit.
+    pub differences: usize,
+    /// Why it could not be done.
+    pub trouble: Option<String>,
+}
+
+/// Something that a person should look at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// What is the matter.
+    pub what: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl Snapshot {
+    /// The same with the warnings that follow from it.
+    #[must_use]
+    pub fn judged(mut self) -> Snapshot {
+        self.warnings = warnings(&self);
+        self
+    }
+
+    /// Whether something does not mend itself. A line that is merely down does.
+    pub fn needs_a_person(&self) -> bool {
+        !self.warnings.is_empty()
+    }
+
+    /// Whether collections are meant for nobody but this machine: a sandbox, or no upstream.
+    pub fn sends_nothing(&self) -> bool {
+        self.is_sandbox() || self.head_office.is_none()
+    }
+
+    /// Whether no real money is meant.
+    pub fn is_sandbox(&self) -> bool {
+        self.mode == "sandbox"
+    }
+
+    /// The same without what is nobody else's business: takings.
+    #[must_use]
+    pub fn without_sums(&self) -> Snapshot {
+        let mut public = self.clone();
+        public.books.queued.centavos = None;
+        public.books.parked.centavos = None;
+        public
+    }
+
+    /// Whether it tells more than the time and the disk otherwise than an older one.
+    pub fn is_news_after(&self, older: &Snapshot) -> bool {
+        let mut same = self.clone();
+        same.at = older.at;
+        same.disk = older.disk;
+        same.books.counted_at = older.books.counted_at;
+        same != *older
+    }
+
+    /// All that matters in one line, as in "412 today, 3 waiting, line down since 10:12".
+    pub fn one_line(&self) -> String {
+        let mut parts = vec![format!("{} today", self.books.today.count)];
+        let Rows { count: waiting, .. } = self.books.queued;
+        if waiting > 0 && !self.sends_nothing() {
+            parts.push(format!("{waiting} waiting"));
+        }
+        if self.books.parked.count > 0 {
+            parts.push(format!("{} parked", self.books.parked.count));
+        }
+        if self.is_sandbox() {
+            parts.push("sandbox".to_owned());
+        } else if let Some(link) = self.head_office.as_ref().and_then(|office| office.link.as_ref())
+        {
+            parts.push(self.line_words(link));
+        }
+        match self.warnings.len() {
+            0 => {}
+            1 => parts.push("1 warning: see `tilld status`".to_owned()),
+            count => parts.push(format!("{count} warnings: see `tilld status`")),
+        }
+        parts.join(", ")
+    }
+
+    /// How the line to head office stands, in a few words.
+    pub fn line_words(&self, link: &Link) -> String {
+        let since = self.clock_of(link.since);
+        match link.state {
+            LinkState::Up => "line up".to_owned(),
+            LinkState::Down | LinkState::Probing => format!("line down since {since}"),
+            LinkState::Misconfigured => format!("refused by head office since {since}"),
+        }
+    }
+
+    /// A time as this snapshot's reader wants it: without the date when that is today's.
+    pub fn clock_of(&self, moment: Moment) -> String {
+        let Moment(at) = moment;
+        let wall_clock = at.wall_clock();
+        let begin = if at.date() == self.at.0.date() { 11 } else { 0 };
+        wall_clock.get(begin..16).unwrap_or(&wall_clock).to_owned()
+    }
+}
+
+impl Rows {
+    /// What was counted, with its sum.
+    pub fn of(queue: Queue) -> Rows {
+        Rows {
+            count: queue.count,
+            centavos: Some(queue.sum.0),
+            oldest_at: queue.oldest_at.map(Moment),
+        }
+    }
+
+    /// The sum in pesos, where it is told.
+    pub fn pesos(&self) -> Option<String> {
+        self.centavos.map(|centavos| Centavos(centavos).to_string())
+    }
+}
+
+impl Today {
+    /// The collections of a day.
+    pub fn new(day: BusinessDate, count: i64) -> Today {
+        Today { business_date: day.to_string(), count }
+    }
+}
+
+impl From<Moment> for String {
+    fn from(Moment(at): Moment) -> String {
+        at.to_string()
+    }
+}
+
+impl TryFrom<String> for Moment {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Moment, &'static str> {
+        let at = DateTime::parse_from_rfc3339(&text).map_err(|_| "expected a time as RFC 3339")?;
+        let at = AcceptedAt::from_unix_ms(at.timestamp_millis());
+        at.map(Moment).map_err(|invalid| invalid.expected)
+    }
+}
+
+/// A number of things in words.
+pub fn counted(count: i64, thing: &str) -> String {
+    match count {
+        1 => format!("1 {thing}"),
+        count => format!("{count} {thing}s"),
+    }
+}
+
+/// Why collections cannot be recorded, if so.
+pub fn obstacle(condition: Condition) -> Option<Warning> {
+    let (what, remedy) = match condition {
+        Condition::Recording => return None,
+        Condition::Recovering => (
+            "everything is answered -1009: what the earlier run left is not recovered yet",
+            "the log says what is in the way; it is tried again every 2 s",
+        ),
+        Condition::DiskLow => (
+            "new collections are answered -1009: less than disk_reserve is free on the disk",
+            "make space on the disk of state_dir; then it goes on by itself",
+        ),
+        Condition::TapeUnwritable => (
+            "new collections are answered -1009: the tape cannot be written",
+            "the log says why; it is tried again every 2 s",
+        ),
+        Condition::Failed => (
+            "everything is answered -1009: the storage failed",
+            "the daemon ends and must start anew; if that does not help, see the log",
+        ),
+    };
+    Some(Warning { what: what.to_owned(), remedy: remedy.to_owned() })
+}
+
+fn warnings(snapshot: &Snapshot) -> Vec<Warning> {
+    let mut warnings: Vec<Warning> = obstacle(snapshot.condition).into_iter().collect();
+    let mut warn = |what: String, remedy: &str| {
+        warnings.push(Warning { what, remedy: remedy.to_owned() });
+    };
+    let books = &snapshot.books;
+    if books.parked.count > 0 {
+        let parked = counted(books.parked.count, "collection");
+        warn(
+            format!("{parked} parked: head office did not take it as it is"),
+            "`tilld sync parked` says why; `tilld sync retry` sends again",
+        );
+    }
+    let link = snapshot.head_office.as_ref().and_then(|office| office.link.as_ref());
+    if let Some(link) = link.filter(|link| link.state == LinkState::Misconfigured) {
+        warn(
+            format!("head office does not take us: {}", link.trouble),
+            "correct [upstream] here, or what head office knows of this branch",
+        );
+    }
+    if let Some(paused) = link.and_then(|link| link.paused.as_ref()) {
+        warn(format!("nothing is sent: {paused}"), "see the log");
+    }
+    let named_by_verify = "`tilld verify` names all; call support before anything is deleted";
+    if snapshot.recovered.damage > 0 {
+        let what = format!("damage found at start: {}", snapshot.recovered.damage);
+        warn(what, named_by_verify);
+    }
+    if let Some(check) = &snapshot.last_check {
+        if check.differences > 0 {
+            let what = format!("differences between database and tape: {}", check.differences);
+            warn(what, named_by_verify);
+        }
+        if let Some(trouble) = &check.trouble {
+            let what = format!("database and tape could not be checked: {trouble}");
+            warn(what, "`tilld verify` tries again");
+        }
+    }
+    if let Some(trouble) = &books.count_trouble {
+        warn(format!("the books cannot be counted: {trouble}"), "see the log");
+    }
+    if let Some(trouble) = &snapshot.operator.trouble {
+        warn(
+            format!("/livez and /readyz cannot be asked: {trouble}"),
+            "correct `listen` in [operator], or end the other program (ss -ltnp); tried again \
+             every 30 s",
+        );
+    }
+    if let Some(trouble) = &snapshot.control.trouble {
+        warn(
+            format!("there is no control socket: {trouble}"),
+            "correct `socket` in [operator], and restart",
+        );
+    }
+    warnings
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A time on the day of [`calm`], in milliseconds after its 08:00.
+    pub fn moment(ms: i64) -> Moment {
+        let eight = Moment::try_from("2026-11-22T08:00:00+08:00".to_owned()).unwrap();
+        Moment(AcceptedAt::from_unix_ms(eight.0.unix_ms() + ms).unwrap())
+    }
+
+    /// The minutes of a day.
+    pub const MIN: i64 = 60_000;
+
+    /// A branch where all is well, with the line up.
+    pub fn calm() -> Snapshot {
+        let rows = |count, centavos, oldest_at| Rows { count, centavos: Some(centavos), oldest_at };
+        Snapshot {
+            schema_version: SCHEMA_VERSION,
+            version: "0.1.0".to_owned(),
+            mode: "live".to_owned(),
+            started_at: moment(0),
+            at: moment(150 * MIN),
+            endpoint: "0.0.0.0:8443".parse().unwrap(),
+            operator: Door { address: Some("127.0.0.1:9443".to_owned()), trouble: None },
+            control: Door { address: Some("/run/tilld/tilld.sock".to_owned()), trouble: None },
+            condition: Condition::Recording,
+            disk: Disk { free_bytes: Some(51_200_000_000), reserve_bytes: 64 << 20 },
+            books: Books {
+                counted_at: moment(150 * MIN),
+                count_trouble: None,
+                today: Today { business_date: "2026-11-22".to_owned(), count: 412 },
+                queued: rows(3, 1_170_000, Some(moment(133 * MIN))),
+                parked: rows(0, 0, None),
+            },
+            head_office: Some(HeadOffice {
+                branch: "MNL-042".to_owned(),
+                host: "collect.example.com".to_owned(),
+                link: Some(Link {
+                    state: LinkState::Up,
+                    since: moment(0),
+                    trouble: String::new(),
+                    next_probe_at: None,
+                    last_success_at: Some(moment(149 * MIN)),
+                    paused: None,
+                }),
+            }),
+            recovered: Recovered::default(),
+            last_check: Some(Check { at: moment(MIN), lines: 1234, differences: 0, trouble: None }),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The same with the link in another state since 10:12.
+    pub fn with_link(state: LinkState) -> Snapshot {
+        let mut snapshot = calm();
+        let link = snapshot.head_office.as_mut().and_then(|office| office.link.as_mut()).unwrap();
+        link.state = state;
+        link.since = moment(132 * MIN);
+        link.trouble = "connection refused by 10.1.0.1:8443".to_owned();
+        link.next_probe_at = Some(moment(150 * MIN + 40_000));
+        snapshot
+    }
+
+    fn first_warning(change: impl FnOnce(&mut Snapshot)) -> Option<String> {
+        let mut snapshot = calm();
+        change(&mut snapshot);
+        let judged = snapshot.judged();
+        assert_eq!(judged.needs_a_person(), !judged.warnings.is_empty());
+        judged.warnings.into_iter().next().map(|warning| warning.what)
+    }
+
+    #[test]
+    fn only_what_does_not_mend_itself_needs_a_person() {
+        assert_eq!(first_warning(|_| {}), None);
+        assert_eq!(first_warning(|calm| *calm = with_link(LinkState::Down)), None);
+        assert_eq!(first_warning(|calm| *calm = with_link(LinkState::Probing)), None);
+        assert_eq!(first_warning(|calm| calm.head_office = None), None, "rows are kept");
+        assert_eq!(first_warning(|calm| calm.recovered.rows = 2), None, "it is made good");
+        for (expected, change) in [
+            ("parked", (|s| s.books.parked.count = 1) as fn(&mut Snapshot)),
+            ("less than disk_reserve", |s| s.condition = Condition::DiskLow),
+            ("tape cannot be written", |s| s.condition = Condition::TapeUnwritable),
+            ("not recovered", |s| s.condition = Condition::Recovering),
+            ("storage failed", |s| s.condition = Condition::Failed),
+            ("does not take us", |s| *s = with_link(LinkState::Misconfigured)),
+            ("damage found", |s| s.recovered.damage = 1),
+            ("differences", |s| s.last_check.as_mut().unwrap().differences = 2),
+            ("could not be checked", |s| {
+                s.last_check.as_mut().unwrap().trouble = Some("no".to_owned());
+            }),
+            ("cannot be counted", |s| s.books.count_trouble = Some("no".to_owned())),
+            ("/readyz", |s| s.operator.trouble = Some("in use".to_owned())),
+            ("control socket", |s| s.control.trouble = Some("no room".to_owned())),
+        ] {
+            let what = first_warning(change).unwrap_or_default();
+            assert!(what.contains(expected), "{expected}: {what}");
+        }
+    }
+
+    #[test]
+    fn one_line_tells_what_a_person_can_use() {
+        assert_eq!(calm().one_line(), "412 today, 3 waiting, line up");
+        let down = with_link(LinkState::Down);
+        assert_eq!(down.one_line(), "412 today, 3 waiting, line down since 10:12");
+        let mut kept = calm();
+        kept.head_office = None;
+        assert_eq!(kept.one_line(), "412 today");
+        let sandbox = Snapshot { mode: "sandbox".to_owned(), ..kept };
+        assert_eq!(sandbox.one_line(), "412 today, sandbox");
+        let mut parked = calm();
+        parked.books.parked.count = 1;
+        let line = parked.judged().one_line();
+        assert_eq!(line, "412 today, 3 waiting, 1 parked, line up, 1 warning: see `tilld status`");
+    }
+
+    #[test]
+    fn a_snapshot_comes_back_as_it_was_and_its_public_form_tells_no_sum() {
+        let snapshot = with_link(LinkState::Misconfigured).judged();
+        let text = serde_json::to_string(&snapshot).unwrap();
+        assert_eq!(serde_json::from_str::<Snapshot>(&text).unwrap(), snapshot);
+        assert!(text.contains("1170000"), "{text}");
+        let public = serde_json::to_string(&snapshot.without_sums()).unwrap();
+        assert!(!public.contains("1170000") && !public.contains("centavos"), "{public}");
+        assert!(serde_json::from_str::<Snapshot>(&public).is_ok());
+    }
+
+    #[test]
+    fn time_and_disk_alone_are_no_news() {
+        let older = calm();
+        let mut later = calm();
+        later.at = moment(151 * MIN);
+        later.books.counted_at = moment(151 * MIN);
+        later.disk.free_bytes = Some(1);
+        assert!(!later.is_news_after(&older));
+        later.books.today.count += 1;
+        assert!(later.is_news_after(&older));
+    }
+
+    #[test]
+    fn a_time_of_another_day_has_its_date() {
+        assert_eq!(calm().clock_of(moment(0)), "08:00");
+        assert_eq!(calm().clock_of(moment(-24 * 60 * MIN)), "2026-11-21 08:00");
+    }
+}
