@@ -84,11 +84,14 @@ impl From<io::Error> for AgreeError {
 }
 
 impl AgreeError {
-    /// Whether room on the disk would mend it.
-    pub fn is_full(&self) -> bool {
+    /// Whether room on the disk, or the right to write there, would mend it.
+    pub fn is_passing(&self) -> bool {
+        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull};
         match self {
             AgreeError::Database(error) => error.sqlite_error_code() == Some(ErrorCode::DiskFull),
-            AgreeError::Tape(error) => error.kind() == io::ErrorKind::StorageFull,
+            AgreeError::Tape(error) => {
+                matches!(error.kind(), StorageFull | PermissionDenied | ReadOnlyFilesystem)
+            }
             AgreeError::Damaged(_) => false,
         }
     }

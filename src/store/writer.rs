@@ -165,7 +165,9 @@ impl Writer {
             self.keep_house();
             self.tell_health();
         }
-        self.checkpoint();
+        // The last one waits for readers, up to the busy time-out, so that after a clean stop all
+        // of it is in the database.
+        self.checkpoint("FULL");
     }
 
     fn serve(&mut self, batch: Vec<Command>) {
@@ -311,22 +313,23 @@ impl Writer {
                 self.checkpointed_pages = 0;
             }
             if pages - self.checkpointed_pages >= CHECKPOINT_PAGES {
-                self.checkpoint();
+                self.checkpoint("PASSIVE");
                 self.checkpointed_pages = self.wal_pages.load(Ordering::Relaxed);
             }
         }
     }
 
-    /// Moves what is in the WAL into the database as far as readers allow. When all of it is there
+    /// Moves what is in the WAL into the database in this mode of SQLite's. When all of it is there
     /// and synced, marks how far the witnesses agree: the mark must never be on the disk before
     /// the rows that it vouches for.
-    fn checkpoint(&mut self) {
+    fn checkpoint(&mut self, mode: &str) {
         if self.is_broken {
             return;
         }
-        let copied = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-            Ok(row.get::<_, i64>(1)? == row.get::<_, i64>(2)?)
-        });
+        let sql = format!("PRAGMA wal_checkpoint({mode})");
+        let copied = self
+            .connection
+            .query_row(&sql, [], |row| Ok(row.get::<_, i64>(1)? == row.get::<_, i64>(2)?));
         let done = match (copied, self.tape.as_ref().and_then(Tape::end)) {
             (Ok(true), Some(end)) => agree::set_mark(&self.connection, end),
             (copied, _) => copied.map(drop),
@@ -353,9 +356,11 @@ impl Writer {
         }
         let agreed = agree::agree(&mut self.connection, &tape::directory(&self.state_dir));
         let (mut tape, report) = match agreed {
-            Err(error) if error.is_full() => {
+            Err(error) if error.is_passing() => {
                 if self.could_write {
-                    log::error!("no room to make the witnesses agree; all is -1009: {error}");
+                    log::error!(
+                        "no room or no right to make the witnesses agree; all is -1009: {error}"
+                    );
                 }
                 self.could_write = false;
                 return Ok(());
@@ -385,7 +390,7 @@ impl Writer {
         self.tape = Some(tape);
         self.tell(&[], now);
         if is_changed {
-            self.checkpoint();
+            self.checkpoint("PASSIVE");
         }
         Ok(())
     }

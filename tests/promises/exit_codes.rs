@@ -53,7 +53,7 @@ fn who_may_not_write_the_state_directory_cannot_serve_and_hears_exit_4() {
         // Theirs, so that they are not what it stumbles over.
         let path = site.path().join(secret);
         if rustix::process::geteuid().is_root() {
-            std::os::unix::fs::chown(&path, NOBODY.parse().ok(), None).unwrap();
+            std::os::unix::fs::chown(&path, Some(NOBODY), None).unwrap();
         }
     }
     set_mode(&site.state_dir(), 0o000);

@@ -9,14 +9,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
 use std::process::Output;
-use std::thread;
 use std::time::Duration;
 
 use rusqlite::Connection;
 use serde_json::Value;
-use tilld::system::clock;
 
-use crate::support::{Confirmation, Daemon, Setup, Site, Till};
+use crate::support::{Confirmation, Daemon, Setup, Site, Till, eventually};
 
 /// How long a change may take to be seen; it takes a second.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -47,15 +45,6 @@ fn status(site: &Site) -> (Option<i32>, Value) {
     let (code, text, errors) = told(&site.tilld(&["status", "--output", "json"]));
     let json = serde_json::from_str(&text).unwrap_or_else(|_| panic!("no JSON: {text}{errors}"));
     (code, json)
-}
-
-/// Asks until it is so.
-fn eventually(mut is_so: impl FnMut() -> bool) {
-    let deadline = clock::monotonic() + PATIENCE;
-    while !is_so() {
-        assert!(clock::monotonic() < deadline, "it is not so after {PATIENCE:?}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Says this on the control socket, and gives what comes back.

@@ -2,8 +2,9 @@
 //! answered 1000 stands. Here the database, its WAL, the clock and the disk suffer, and the end of
 //! the tape as a crash leaves it; `tape_damage` is about the tape itself.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::ops::RangeInclusive;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::thread;
@@ -12,7 +13,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tilld::system::entropy;
 
 use crate::support::state::{DATABASE, SHM, WAL};
-use crate::support::{Confirmation, Daemon, JSON, PATH, Setup, Site, State};
+use crate::support::{Confirmation, Daemon, JSON, PATH, Setup, Site, State, eventually};
 
 /// Collections that were answered 1000 in each state.
 pub const COUNT: u32 = 2000;
@@ -474,6 +475,23 @@ fn while_a_new_days_file_cannot_be_made_new_ones_are_minus_1009_and_repeats_minu
     fs::remove_dir(&in_the_way).unwrap();
     assert_eq!(others_than("-1015", &daemon, COUNT + 2..=COUNT + 2), [(COUNT + 2, "1000".into())]);
     assert_eq!(daemon.code(&numbered(COUNT + 1)), "-1015", "it was committed before the tape");
+    daemon.stop();
+    assert_eq!(site.verify().code, Some(0));
+}
+
+#[test]
+fn a_tape_that_may_not_be_written_at_start_is_minus_1009_until_it_may() {
+    let site = killed().site();
+    let tape = site.state_dir().join(State::of(&site).tape_files().remove(0));
+    let allow = |mode| fs::set_permissions(&tape, Permissions::from_mode(mode)).unwrap();
+    allow(0o440);
+    let daemon = site.start_as_nobody();
+    assert_eq!(daemon.code(&numbered(COUNT + 1)), "-1009");
+    assert_eq!(daemon.code(&numbered(1)), "-1009", "the witnesses are not compared yet");
+    allow(0o640);
+    eventually(|| daemon.code(&numbered(1)) == "-1015");
+    assert_all_stand(&site, &daemon, "may be written");
+    assert_eq!(daemon.code(&numbered(COUNT + 1)), "1000");
     daemon.stop();
     assert_eq!(site.verify().code, Some(0));
 }

@@ -1,6 +1,11 @@
 //! What the promises are tested with: a daemon in a directory of its own, a till that speaks to
 //! it, and confirmations to send. Asserts nothing about the product but the form of its replies.
 
+use std::thread;
+use std::time::Duration;
+
+use tilld::system::clock;
+
 pub mod cipher;
 pub mod confirmation;
 pub mod daemon;
@@ -13,6 +18,19 @@ pub use daemon::Daemon;
 pub use site::{Caller, Setup, Site};
 pub use state::State;
 pub use till::{Answer, Till};
+
+/// How long something may take that comes by itself: generous, because other tests keep the
+/// machine busy.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Asks until it is so.
+pub fn eventually(mut is_so: impl FnMut() -> bool) {
+    let deadline = clock::monotonic() + PATIENCE;
+    while !is_so() {
+        assert!(clock::monotonic() < deadline, "it is not so after {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
 
 /// The caller of the published samples, and its key there.
 pub const SKYPAY: &str = "AppName@skypay";

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::{Daemon, SKYPAY, SKYPAY_KEY, SKYPAY_PASSWORD, TILL_7, TILL_7_KEY};
 
 /// The user and group `nobody`.
-pub const NOBODY: &str = "65534";
+pub const NOBODY: u32 = 65534;
 
 /// What a configuration says.
 #[derive(Clone)]
@@ -179,6 +179,11 @@ impl Site {
         if !rustix::process::geteuid().is_root() {
             return self.tilld(arguments);
         }
+        self.command_as_nobody(arguments).output().expect("a command")
+    }
+
+    /// The same by a user without rights.
+    fn command_as_nobody(&self, arguments: &[&str]) -> Command {
         // Where the build lies, a stranger may not enter.
         let program = self.path().join("tilld");
         if !program.exists() {
@@ -186,10 +191,21 @@ impl Site {
             let everybody = fs::Permissions::from_mode(0o755);
             fs::set_permissions(self.path(), everybody).expect("a directory of ours");
         }
+        let nobody = NOBODY.to_string();
         let mut command = Command::new("setpriv");
-        command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]);
+        command.args(["--reuid", &nobody, "--regid", &nobody, "--clear-groups"]);
         command.arg(program).args(arguments).arg("--config").arg(self.config());
-        command.output().expect("setpriv can be run: tests/run needs util-linux")
+        command
+    }
+
+    /// Starts the daemon of a user without rights, to whom everything here belongs.
+    pub fn start_as_nobody(&self) -> Daemon {
+        if !rustix::process::geteuid().is_root() {
+            return self.start();
+        }
+        let command = self.command_as_nobody(&["serve"]);
+        give_to_nobody(self.path());
+        Daemon::start_by(self, command)
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
@@ -265,6 +281,15 @@ impl Site {
         fs::write(&path, secrets.join("\n") + "\n").expect("a written secret");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("a private file");
         path
+    }
+}
+
+fn give_to_nobody(path: &Path) {
+    std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).expect("root may give it away");
+    if path.is_dir() {
+        for entry in fs::read_dir(path).expect("a directory") {
+            give_to_nobody(&entry.expect("an entry").path());
+        }
     }
 }
 
