@@ -4,9 +4,12 @@
 pub mod cipher;
 pub mod confirmation;
 pub mod daemon;
+pub mod fleet;
 pub mod site;
 pub mod state;
 pub mod till;
+pub mod upstream;
+pub mod wan;
 
 pub use confirmation::{Confirmation, wire_time, with_offset};
 pub use daemon::Daemon;
