@@ -2,16 +2,17 @@
 //! branch goes on confirming, and when the way is back everything arrives, once, by itself.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::process::Command;
 use std::thread;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{CertificateParams, Issuer, KeyPair, date_time_ymd};
+use rustix::net::{self, AddressFamily, SocketType};
 use rustix::process::getpid;
 
 use crate::support::fleet::{Branch, MANILA, Office, Way, assert_same_books, number, office_setup};
-use crate::support::wan::Line;
-use crate::support::{Daemon, Setup, Site};
+use crate::support::wan::{Line, Wan};
+use crate::support::{Daemon, Setup, Site, authority};
 
 const ATTEMPTS: &str = "SELECT count(*) FROM attempt";
 
@@ -81,17 +82,12 @@ fn a_line_that_falls_silent_in_the_middle_is_given_up_in_time() {
 #[test]
 fn a_head_office_that_never_accepts_is_given_up_in_time() {
     let office = Office::open();
-    let hole = rustix::net::socket(
-        rustix::net::AddressFamily::INET,
-        rustix::net::SocketType::STREAM,
-        None,
-    )
-    .unwrap();
-    rustix::net::bind(&hole, &std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
-    rustix::net::listen(&hole, 0).unwrap();
+    let hole = net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    net::bind(&hole, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    net::listen(&hole, 0).unwrap();
     let hole = TcpListener::from(hole);
     let address = hole.local_addr().unwrap();
-    let _filling = std::net::TcpStream::connect(address).unwrap();
+    let _filling = TcpStream::connect(address).unwrap();
     let black = Way::to(address, office.site.certificate()).and("connect_timeout = \"500 ms\"");
     let mut branch = Branch::with(MANILA, &Setup::live(), &black);
     branch.start();
@@ -158,40 +154,26 @@ fn an_office_with_another_certificate_is_told_nothing() {
     assert_same_books(&office.site, &[&branch]);
 }
 
-/// An authority, and what it signs for the loopback address, until the end of this year.
-struct Authority {
-    pem: String,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Authority {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let pem = params.self_signed(&key).unwrap().pem();
-        Authority { pem, issuer: Issuer::new(params, key) }
-    }
-
-    fn certify(&self, site: &Site, last_year: i32) {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-        params.not_before = date_time_ymd(2001, 1, 1);
-        params.not_after = date_time_ymd(last_year, 12, 31);
-        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
-        fs::write(site.path().join("office.pem"), certificate).unwrap();
-        site.secret("office.key", &[key.serialize_pem()]);
-        fs::create_dir_all(site.certificate().parent().unwrap()).unwrap();
-        fs::write(site.certificate(), &self.pem).unwrap();
-    }
+/// Gives a head office a certificate that ends with this year.
+fn certify(site: &Site, (ca, issuer): &(String, Issuer<'static, KeyPair>), last_year: i32) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    params.not_before = date_time_ymd(2001, 1, 1);
+    params.not_after = date_time_ymd(last_year, 12, 31);
+    let certificate = params.signed_by(&key, issuer).unwrap().pem();
+    fs::write(site.path().join("office.pem"), certificate).unwrap();
+    site.secret("office.key", &[key.serialize_pem()]);
+    // What clients trust stands where they look for a certificate that signed itself.
+    fs::create_dir_all(site.certificate().parent().unwrap()).unwrap();
+    fs::write(site.certificate(), ca).unwrap();
 }
 
 #[test]
 fn an_office_whose_certificate_has_expired_is_told_nothing_until_it_is_renewed() {
-    let authority = Authority::new();
+    let authority = authority();
     let extra = "[endpoint.tls]\ncertificate = \"office.pem\"\nprivate_key = \"office.key\"";
     let site = Setup { extra: extra.to_owned(), ..office_setup() }.prepare();
-    authority.certify(&site, 2019);
+    certify(&site, &authority, 2019);
     let mut office = Office::of_site(site);
     let branch = Branch::of(&office, MANILA).started();
     branch.collect(5);
@@ -199,7 +181,7 @@ fn an_office_whose_certificate_has_expired_is_told_nothing_until_it_is_renewed()
     assert!(line.contains("it has expired; is this machine's clock right?"), "{line}");
     assert!(office.site.all().is_empty());
     office.stop();
-    authority.certify(&office.site, 2100);
+    certify(&office.site, &authority, 2100);
     office.start();
     assert_same_books(&office.site, &[&branch]);
 }
@@ -212,7 +194,7 @@ fn a_line_that_ends_in_any_part_of_handshake_or_reply_loses_and_doubles_nothing(
         let tries = places.map(|place| {
             let office = &office;
             scope.spawn(move || {
-                let wan = crate::support::wan::Wan::new();
+                let wan = Wan::new();
                 wan.lead_to(office.daemon().address());
                 wan.set(Line::CutAfter(place));
                 let way = Way::to(wan.address(), office.site.certificate());
@@ -254,7 +236,7 @@ fn a_wall_clock_that_jumps_ten_years_either_way_strands_nothing() {
     let office = Office::open();
     for (before, after) in [("+0", "+3652d"), ("+0", "-3652d"), ("+3652d", "+0"), ("-3652d", "+0")]
     {
-        let wan = crate::support::wan::Wan::new();
+        let wan = Wan::new();
         wan.lead_to(office.daemon().address());
         wan.set(Line::Cut);
         let way = Way::to(wan.address(), office.site.certificate());

@@ -90,6 +90,14 @@ fn answers() -> Vec<(&'static str, Reply, Then, &'static str)> {
     ]
 }
 
+/// Gives this answer once, and takes everything after that.
+fn first_then_1000(reply: Reply) -> Upstream {
+    let is_first = AtomicBool::new(true);
+    Upstream::start(move |_| {
+        if is_first.swap(false, Ordering::Relaxed) { reply.clone() } else { Reply::code(1000) }
+    })
+}
+
 #[test]
 fn each_answer_means_what_the_table_says_and_its_reason_is_kept() {
     thread::scope(|scope| {
@@ -109,10 +117,7 @@ fn each_answer_means_what_the_table_says_and_its_reason_is_kept() {
 }
 
 fn hold_to(name: &str, reply: Reply, then: Then, reason: &str) {
-    let is_first = AtomicBool::new(true);
-    let upstream = Upstream::start(move |_| {
-        if is_first.swap(false, Ordering::Relaxed) { reply.clone() } else { Reply::code(1000) }
-    });
+    let upstream = first_then_1000(reply);
     let way = Way::to(upstream.address(), upstream.certificate()).and("timeout = \"2 s\"");
     let branch = Branch::with(MANILA, &Setup::live(), &way).started();
     let contract = branch.collect(1)[0].get("contractNumber");
@@ -166,14 +171,8 @@ fn a_redirect_is_never_followed() {
     let elsewhere = Upstream::start(|_| Reply::code(1000));
     let to = elsewhere.address();
     for status in ["301 Moved", "302 Found", "303 See", "307 Temporary", "308 Permanent"] {
-        let is_first = AtomicBool::new(true);
-        let upstream = Upstream::start(move |_| {
-            if !is_first.swap(false, Ordering::Relaxed) {
-                return Reply::code(1000);
-            }
-            let location = format!("Location: https://{to}/collectionCollect\r\n");
-            Reply::http(status, &location, &reply_body(1000))
-        });
+        let location = format!("Location: https://{to}/collectionCollect\r\n");
+        let upstream = first_then_1000(Reply::http(status, &location, &reply_body(1000)));
         let branch = Branch::of_upstream(&upstream).started();
         let contract = branch.collect(1)[0].get("contractNumber");
         branch.await_empty_outbox();
@@ -191,12 +190,7 @@ fn retry_after_is_waited_for_in_seconds_and_to_a_date_and_not_much_longer() {
                      Retry-After: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
     for status in ["503 Busy", "500 Oh", "429 Slower"] {
         for headers in [in_seconds, to_a_date] {
-            let is_first = AtomicBool::new(true);
-            let upstream =
-                Upstream::start(move |_| match is_first.swap(false, Ordering::Relaxed) {
-                    true => Reply::http(status, headers, "busy"),
-                    false => Reply::code(1000),
-                });
+            let upstream = first_then_1000(Reply::http(status, headers, "busy"));
             let branch = Branch::of_upstream(&upstream).started();
             branch.collect(1);
             let got = upstream.await_requests(2);
@@ -207,18 +201,25 @@ fn retry_after_is_waited_for_in_seconds_and_to_a_date_and_not_much_longer() {
     }
 }
 
+/// Contracts that have come, and after how many bytes the first reply to some of them was cut.
+#[derive(Default)]
+struct Cut {
+    seen: BTreeSet<String>,
+    places: BTreeMap<String, usize>,
+}
+
 /// The reply is lost after head office has committed: at every byte of it.
 #[test]
 fn a_reply_that_breaks_off_at_any_byte_ends_in_one_delivery_that_is_known_as_ours() {
     let office = Office::open();
     // The first try of every second row is cut, each at the next byte.
-    let cut: Arc<Mutex<(BTreeSet<String>, BTreeMap<String, usize>)>> = Arc::default();
+    let cut: Arc<Mutex<Cut>> = Arc::default();
     let length = Arc::new(Mutex::new(0));
     let (noted, measured) = (Arc::clone(&cut), Arc::clone(&length));
     let upstream = Upstream::before(office.daemon(), move |got: &Got, pass| {
         let reply = pass();
         let Reply::Whole(text) = &reply else { panic!("{reply:?}") };
-        let (seen, cut) = &mut *noted.lock().unwrap();
+        let Cut { seen, places: cut } = &mut *noted.lock().unwrap();
         let is_first = seen.insert(got.contract());
         let place = cut.len();
         if is_first {
@@ -239,7 +240,7 @@ fn a_reply_that_breaks_off_at_any_byte_ends_in_one_delivery_that_is_known_as_our
     assert!(length > 100, "no reply is so short");
     branch.collect(2 * length + 20);
     assert_same_books(&office.site, &[&branch]);
-    let cut = &cut.lock().unwrap().1;
+    let cut = &cut.lock().unwrap().places;
     assert!(cut.len() >= length, "{} of {length} places were tried", cut.len());
     let sql = "SELECT contract, code, already_there,
                    (SELECT count(*) FROM attempt WHERE attempt.sequence = collection.sequence)
@@ -311,4 +312,31 @@ fn a_head_office_that_refuses_everything_pauses_the_lane_and_nothing_is_parked()
     assert_eq!(number(&branch.site, "SELECT count(*) FROM parked"), 0);
     is_healed.store(true, Ordering::Relaxed);
     assert_same_books(&office.site, &[&branch]);
+}
+
+/// Head office books what comes first as the payment and flags what comes later.
+#[test]
+fn a_later_receipt_of_a_contract_waits_for_an_earlier_one_and_for_no_other() {
+    let known = Mutex::new(BTreeSet::new());
+    let upstream = Upstream::start(move |got| {
+        let is_first = known.lock().unwrap().insert(got.field("receiptNumber"));
+        let is_slow = got.field("payChannel") == "6";
+        Reply::code(if is_first && is_slow { -1009 } else { 1000 })
+    });
+    let way = Way::to(upstream.address(), upstream.certificate());
+    let branch = Branch::with(MANILA, &Setup::installments(), &way).started();
+    let first = Confirmation::fresh().by_till().with("payChannel", "6");
+    for receipt in ["A", "B", "C"] {
+        let confirmation = first.clone().with("receiptNumber", receipt);
+        assert_eq!(branch.daemon().code(&confirmation), "1000");
+    }
+    let other = branch.collect(1).remove(0).get("contractNumber");
+    branch.await_empty_outbox();
+    let got = upstream.got();
+    let contract = first.get("contractNumber");
+    let of_contract = got.iter().filter(|got| got.contract() == contract);
+    let order: String = of_contract.map(|got| got.field("receiptNumber")).collect();
+    assert_eq!(order, "AABBCC");
+    let place = got.iter().position(|got| got.contract() == other).unwrap();
+    assert!(place < got.len() - 2, "it waited for another contract's rows");
 }

@@ -1,6 +1,7 @@
 //! What the promises are tested with: a daemon in a directory of its own, a till that speaks to
 //! it, and confirmations to send. Asserts nothing about the product but the form of its replies.
 
+pub mod authority;
 pub mod cipher;
 pub mod confirmation;
 pub mod daemon;
@@ -11,6 +12,7 @@ pub mod till;
 pub mod upstream;
 pub mod wan;
 
+pub use authority::authority;
 pub use confirmation::{Confirmation, wire_time, with_offset};
 pub use daemon::Daemon;
 pub use site::{Caller, Setup, Site};
