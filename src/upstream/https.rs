@@ -19,6 +19,7 @@ use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::task::JoinHandle;
 use tokio::time;
 use zeroize::Zeroizing;
 
@@ -179,27 +180,34 @@ impl Https {
             progress.sent = false;
             request = unsent;
         }
-        let mut connection = self.connect().await?;
+        let (mut connection, ending) = self.connect().await?;
         progress.sent = true;
         match connection.try_send_request(request).await {
             Ok(answer) => Ok((answer, connection)),
             Err(mut failure) => {
                 progress.sent = failure.take_message().is_none();
-                Err(no_answer(&failure.into_error()))
+                let error = failure.into_error();
+                // It ended first, and only it knows why: head office wants a certificate, say.
+                if error.is_canceled()
+                    && let Ok(Err(why)) = ending.await
+                {
+                    return Err(no_answer(&why));
+                }
+                Err(no_answer(&error))
             }
         }
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, String> {
+    /// A new connection, and what it comes to in the end.
+    async fn connect(&self) -> Result<(SendRequest<Full<Bytes>>, Ending), String> {
         let stream = self.gate.connect().await?;
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(HEAD_BYTES_MAX)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| in_words(&error))?;
-        // It ends with its sender. What goes wrong is told to whoever sends.
-        tokio::spawn(connection);
-        Ok(sender)
+        // It ends with its sender.
+        Ok((sender, tokio::spawn(connection)))
     }
 
     fn judged(&self, head: &Parts, body: &[u8]) -> Tried {
@@ -241,6 +249,8 @@ impl Upstream for Https {
         tried
     }
 }
+
+type Ending = JoinHandle<hyper::Result<()>>;
 
 /// How far a try got.
 #[derive(Default)]

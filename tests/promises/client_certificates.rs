@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{CertificateParams, Issuer, KeyPair};
 use rustls::ClientConfig;
 use rustls::pki_types::PrivateKeyDer;
 use serde_json::Value;
@@ -12,16 +12,7 @@ use sha2::{Digest as _, Sha256};
 use tilld::domain::provenance::Digest;
 
 use crate::support::till::{Identity, trusting_as};
-use crate::support::{Answer, Confirmation, Daemon, JSON, PATH, Setup, Site, Till};
-
-/// An authority, as the till's programmer would make one.
-fn authority() -> (String, Issuer<'static, KeyPair>) {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let pem = params.self_signed(&key).unwrap().pem();
-    (pem, Issuer::new(params, key))
-}
+use crate::support::{Answer, Confirmation, Daemon, JSON, PATH, Setup, Site, Till, authority};
 
 /// A till's certificate, signed by this authority.
 fn identity(issuer: &Issuer<'static, KeyPair>) -> Identity {

@@ -22,6 +22,18 @@ mod bad_input;
 mod relays;
 
 #[cfg(test)]
+mod head_office;
+
+#[cfg(test)]
+mod outages;
+
+#[cfg(test)]
+mod upstream_answers;
+
+#[cfg(test)]
+mod disasters;
+
+#[cfg(test)]
 mod client_certificates;
 
 #[cfg(test)]

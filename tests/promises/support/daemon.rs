@@ -1,7 +1,7 @@
 //! The real binary as a child: started, awaited by its log, stopped, killed, reaped.
 
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
@@ -18,15 +18,18 @@ use super::{Answer, Confirmation, JSON, PATH, Site};
 /// How long a start or an end may take: generous, because other tests keep the machine busy.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What the daemon writes when it takes connections; the port follows.
-const READY: &str = "listening on 127.0.0.1:";
+/// How long a line may be awaited: what is tried again takes its time.
+const LINE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the daemon writes when it takes connections; the address follows.
+const READY: &str = "listening on ";
 
 /// What it writes before that about its operator's listener; the address follows, then a comma.
 const OPERATOR: &str = "operator's listener on ";
 
 pub struct Daemon {
     child: Child,
-    port: u16,
+    address: SocketAddr,
     tls: Arc<ClientConfig>,
     log: Log,
 }
@@ -57,12 +60,12 @@ impl Daemon {
     fn start_reading_log(site: &Site, command: Command, go_on: bool) -> Daemon {
         let mut child = spawn(command);
         let (log, ready) = Log::read(&mut child, go_on);
-        let Ok(port) = ready.recv_timeout(PATIENCE) else {
+        let Ok(address) = ready.recv_timeout(PATIENCE) else {
             let _ = child.kill();
             let _ = child.wait();
             panic!("the daemon does not listen; it wrote:\n{}", log.whole());
         };
-        Daemon { child, port, tls: till::trusting(&site.certificate()), log }
+        Daemon { child, address, tls: till::trusting(&site.certificate()), log }
     }
 
     /// Starts one that may refuse to come up: then its exit code and what it wrote.
@@ -70,7 +73,9 @@ impl Daemon {
         let mut child = spawn(site.command(&["serve"]));
         let (log, ready) = Log::read(&mut child, true);
         match ready.recv_timeout(PATIENCE) {
-            Ok(port) => Ok(Daemon { child, port, tls: till::trusting(&site.certificate()), log }),
+            Ok(address) => {
+                Ok(Daemon { child, address, tls: till::trusting(&site.certificate()), log })
+            }
             Err(_) => Err(Self::ended(child, log)),
         }
     }
@@ -89,7 +94,7 @@ impl Daemon {
     }
 
     pub fn address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.port).into()
+        self.address
     }
 
     /// Where it answers `/livez` and `/readyz`.
@@ -143,6 +148,20 @@ impl Daemon {
         status.unwrap_or_else(|| panic!("it still runs after {at_most:?}"))
     }
 
+    /// Waits until it has written a line that holds `needle`, and gives that line.
+    pub fn await_line(&self, needle: &str) -> String {
+        let deadline = clock::monotonic() + LINE_PATIENCE;
+        loop {
+            let lines = self.log.lines.lock().unwrap();
+            if let Some(line) = lines.iter().find(|line| line.contains(needle)) {
+                return line.clone();
+            }
+            drop(lines);
+            assert!(clock::monotonic() < deadline, "it never wrote {needle:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// SIGTERM, the exit 0 that it promises, and everything that it wrote.
     pub fn stop(mut self) -> String {
         self.sigterm();
@@ -167,8 +186,8 @@ impl Drop for Daemon {
 }
 
 impl Log {
-    /// The receiver hears the port when the daemon listens; reading then stops unless `go_on`.
-    fn read(child: &mut Child, go_on: bool) -> (Log, Receiver<u16>) {
+    /// The receiver hears the address when the daemon listens; reading then stops unless `go_on`.
+    fn read(child: &mut Child, go_on: bool) -> (Log, Receiver<SocketAddr>) {
         let mut stderr = BufReader::new(child.stderr.take().expect("stderr is a pipe"));
         let (sender, ready) = mpsc::channel();
         let lines = Arc::new(Mutex::new(Vec::new()));
@@ -177,8 +196,8 @@ impl Log {
             let mut line = String::new();
             while stderr.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
                 kept.lock().unwrap().push(line.trim_end().to_owned());
-                if let Some(port) = port_in(&line) {
-                    let _ = sender.send(port);
+                if let Some(address) = address_in(&line) {
+                    let _ = sender.send(address);
                     if !go_on {
                         break;
                     }
@@ -202,10 +221,9 @@ fn spawn(mut command: Command) -> Child {
     command.spawn().expect("tilld can be run")
 }
 
-fn port_in(line: &str) -> Option<u16> {
+fn address_in(line: &str) -> Option<SocketAddr> {
     let (_, rest) = line.split_once(READY)?;
-    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().ok()
+    rest.split(',').next()?.trim().parse().ok()
 }
 
 /// Its exit status, or `None` and its end by force when it takes longer than this.

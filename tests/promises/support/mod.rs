@@ -6,13 +6,18 @@ use std::time::Duration;
 
 use tilld::system::clock;
 
+pub mod authority;
 pub mod cipher;
 pub mod confirmation;
 pub mod daemon;
+pub mod fleet;
 pub mod site;
 pub mod state;
 pub mod till;
+pub mod upstream;
+pub mod wan;
 
+pub use authority::authority;
 pub use confirmation::{Confirmation, wire_time, with_offset};
 pub use daemon::Daemon;
 pub use site::{Caller, Setup, Site};

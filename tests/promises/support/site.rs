@@ -23,6 +23,7 @@ pub struct Setup {
     pub prefixes: &'static [&'static str],
     pub disk_reserve: &'static str,
     pub log_level: &'static str,
+    pub listen: String,
     pub callers: Vec<Caller>,
     /// Appended as it stands.
     pub extra: String,
@@ -61,6 +62,7 @@ impl Setup {
             prefixes: &[],
             disk_reserve: "1 MiB",
             log_level: "info",
+            listen: "127.0.0.1:0".to_owned(),
             callers: vec![
                 Caller::new(SKYPAY, &[SKYPAY_KEY]).passwords(&[SKYPAY_PASSWORD]),
                 Caller::new(TILL_7, &[TILL_7_KEY]),
@@ -133,13 +135,13 @@ impl Site {
     /// Writes the configuration anew; the state stays.
     pub fn configure(&self, setup: &Setup) {
         let Setup { mode, contracts, reply_code, prefixes, disk_reserve, log_level, .. } = setup;
-        let state_dir = self.state_dir();
+        let (state_dir, listen) = (self.state_dir(), &setup.listen);
         let callers: Vec<String> =
             setup.callers.iter().enumerate().map(|(i, caller)| caller.toml(i, self)).collect();
         let (callers, extra) = (callers.join("\n"), &setup.extra);
         let toml = format!(
             "mode = {mode:?}\nstate_dir = {state_dir:?}\ndisk_reserve = {disk_reserve:?}\n\n\
-             [endpoint]\nlisten = \"127.0.0.1:0\"\ncontracts = {contracts:?}\n\
+             [endpoint]\nlisten = {listen:?}\ncontracts = {contracts:?}\n\
              prefixes = {prefixes:?}\nreply_code = {reply_code:?}\n\n\
              [log]\nlevel = {log_level:?}\n\n\
              [operator]\nlisten = \"127.0.0.1:0\"\nsocket = \"tilld.sock\"\n\n\
@@ -214,6 +216,12 @@ impl Site {
         command
     }
 
+    /// `tilld serve` behind the words of another command.
+    pub fn wrapped(&self, mut wrapper: Command) -> Command {
+        wrapper.arg(env!("CARGO_BIN_EXE_tilld")).args(["serve", "--config"]).arg(self.config());
+        wrapper
+    }
+
     /// The collections that `tilld list` prints with these filters.
     pub fn list(&self, filters: &[&str]) -> Vec<Value> {
         self.printed("list", "collections", filters)
@@ -276,7 +284,7 @@ impl Site {
     }
 
     /// A file that only its owner can read, one secret a line.
-    fn secret(&self, name: &str, secrets: &[String]) -> PathBuf {
+    pub fn secret(&self, name: &str, secrets: &[String]) -> PathBuf {
         let path = self.dir.path().join(name);
         fs::write(&path, secrets.join("\n") + "\n").expect("a written secret");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("a private file");
