@@ -22,7 +22,7 @@ use crate::operator::control::{REQUEST_BYTES_MAX, Reply, Request, Which, line_of
 use crate::operator::snapshot::Snapshot;
 use crate::operator::{Exit, Failure};
 use crate::relay;
-use crate::store::reader::{HeadOffice, Reader, Story};
+use crate::store::reader::Reader;
 use crate::store::{Again, Store, Unavailable};
 use crate::system::clock;
 
@@ -207,7 +207,7 @@ impl Control {
                 let state_dir = self.state_dir.clone();
                 let found = spawn_blocking(move || {
                     let reader = Reader::open(&state_dir)?;
-                    parked(&references, |reference| Ok(reader.stories(reference)?))
+                    parked(&reader, &references)
                 });
                 Again::These(found.await.map_err(|_| stopping())??)
             }
@@ -223,29 +223,26 @@ impl Control {
 }
 
 /// The parked collections that are meant, when each reference means one at least.
-fn parked(
-    references: &[String],
-    stories: impl Fn(&str) -> Result<Vec<Story>, Failure>,
-) -> Result<Vec<Sequence>, Failure> {
+fn parked(reader: &Reader, references: &[String]) -> Result<Vec<Sequence>, Failure> {
     let mut meant = Vec::new();
     let mut wrong = Vec::new();
     for reference in references {
-        let stories = stories(reference)?;
-        let parked = stories.iter().filter_map(|story| match story.listed.standing {
-            HeadOffice::Parked(_) => Some(story.listed.entry.sequence),
-            _ => None,
-        });
-        let before = meant.len();
-        meant.extend(parked);
-        if meant.len() == before {
-            wrong.push(match stories.first().map(|story| &story.listed.standing) {
-                None => format!("no collection has the contract, receipt or number {reference}"),
+        let found = reader.parked_named(reference)?;
+        if found.is_empty() {
+            wrong.push(match reader.stands(reference)? {
+                None => {
+                    format!(
+                        "no collection has the contract or number {reference}, and none with that \
+                     receipt is parked"
+                    )
+                }
                 Some(standing) => {
                     let stands = standing.as_str().unwrap_or("not meant for head office");
                     format!("{reference} is not parked: it is {stands}")
                 }
             });
         }
+        meant.extend(found);
     }
     if wrong.is_empty() {
         return Ok(meant);

@@ -36,8 +36,7 @@ impl fmt::Display for Epoch {
 }
 
 /// A number within an epoch, `EPOCH-N` on the wire: in `Tilld-Sequence` the number of one
-/// collection, in `Tilld-Have` the number up to which head office has everything (then it may
-/// be 0).
+/// collection, in `Tilld-Have` and `Tilld-Held` what head office has (then it may be 0).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The branch's database.
@@ -58,6 +57,35 @@ impl Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.epoch, self.sequence)
+    }
+}
+
+/// What head office has of one epoch of a branch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// Everything up to this number (`Tilld-Have`).
+    pub up_to: Sequence,
+    /// So many numbers in all (`Tilld-Held`): it tells of a loss also while one number that never
+    /// comes holds `up_to` back.
+    pub count: i64,
+}
+
+impl Holdings {
+    /// The lower of both, number by number.
+    #[must_use]
+    pub fn lowest(self, other: Holdings) -> Holdings {
+        Holdings { up_to: self.up_to.min(other.up_to), count: self.count.min(other.count) }
+    }
+
+    /// The higher of both, number by number.
+    #[must_use]
+    pub fn highest(self, other: Holdings) -> Holdings {
+        Holdings { up_to: self.up_to.max(other.up_to), count: self.count.max(other.count) }
+    }
+
+    /// Whether something is gone that `before` had.
+    pub fn is_less_than(self, before: Holdings) -> bool {
+        self.up_to < before.up_to || self.count < before.count
     }
 }
 

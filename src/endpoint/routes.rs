@@ -21,7 +21,7 @@ use super::throttle::Throttle;
 use crate::domain::collection::Collection;
 use crate::domain::contract::{ContractPolicy, Mode, Prefix};
 use crate::domain::decision::Rule;
-use crate::domain::delivery::{Place, TapeLine};
+use crate::domain::delivery::{Epoch, Holdings, Place, TapeLine};
 use crate::domain::flags::Flags;
 use crate::domain::provenance::{Confirmation, Digest, Form, Origin, Provenance};
 use crate::net::listener::{self, Peer, Turn};
@@ -46,8 +46,9 @@ const BRANCH_HEADER: &str = "tilld-branch";
 const SEQUENCE_HEADER: &str = "tilld-sequence";
 const TAPE_HEADER: &str = "tilld-tape";
 
-/// The header by which it is told up to where everything of its has come.
+/// The headers by which it is told up to where everything of its has come, and how many in all.
 const HAVE_HEADER: HeaderName = HeaderName::from_static("tilld-have");
+const HELD_HEADER: HeaderName = HeaderName::from_static("tilld-held");
 
 /// By which rules this endpoint judges what its callers send.
 pub struct Rules {
@@ -75,7 +76,7 @@ struct Answer<'a> {
     /// The password that opened the request.
     password: Option<&'a Password>,
     status: StatusCode,
-    have: Option<Place>,
+    held: Option<(Epoch, Holdings)>,
 }
 
 /// What became of a request that its caller may make.
@@ -84,7 +85,7 @@ struct Judged {
     /// What is unusual about a refused one.
     flags: Flags,
     /// What a relay is told beside the reply.
-    have: Option<Place>,
+    held: Option<(Epoch, Holdings)>,
 }
 
 impl Endpoint {
@@ -169,12 +170,12 @@ impl Endpoint {
             Recorded::New(receipt) => {
                 let reply = Reply::success(&receipt);
                 log_collection(&reply, &collection, provenance, receipt.sequence(), took);
-                Judged { reply, flags: receipt.flags(), have: receipt.have() }
+                Judged { reply, flags: receipt.flags(), held: receipt.held() }
             }
             Recorded::Repeated(receipt) => {
                 let reply = Reply::already_collected(&receipt);
                 log_collection(&reply, &collection, provenance, receipt.sequence(), took);
-                Judged { have: receipt.have(), ..Judged::new(reply) }
+                Judged { held: receipt.held(), ..Judged::new(reply) }
             }
             Recorded::Conflict { field, first } => Judged::new(Reply::conflict(field, &first)),
             Recorded::AlreadyPaid { flags } => {
@@ -241,8 +242,12 @@ impl Endpoint {
         if answer.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        let have = answer.have.and_then(|have| HeaderValue::try_from(have.to_string()).ok());
-        headers.extend(have.map(|have| (HAVE_HEADER, have)));
+        if let Some((epoch, Holdings { up_to, count })) = answer.held {
+            for (name, number) in [(HAVE_HEADER, up_to), (HELD_HEADER, count)] {
+                let value = HeaderValue::try_from(format!("{epoch}-{number}")).ok();
+                headers.extend(value.map(|value| (name, value)));
+            }
+        }
         response
     }
 }
@@ -288,12 +293,12 @@ impl listener::Service for Endpoint {
 
 impl<'a> Answer<'a> {
     fn new(reply: Reply, password: Option<&'a Password>) -> Answer<'a> {
-        Answer { reply, password, status: StatusCode::OK, have: None }
+        Answer { reply, password, status: StatusCode::OK, held: None }
     }
 
     fn of(outcome: Result<Judged, Unavailable>, password: Option<&'a Password>) -> Answer<'a> {
         match outcome {
-            Ok(Judged { reply, have, .. }) => Answer { have, ..Answer::new(reply, password) },
+            Ok(Judged { reply, held, .. }) => Answer { held, ..Answer::new(reply, password) },
             Err(unavailable) => {
                 let status = match unavailable {
                     Unavailable::QueueFull => StatusCode::SERVICE_UNAVAILABLE,
@@ -307,7 +312,7 @@ impl<'a> Answer<'a> {
 
 impl Judged {
     fn new(reply: Reply) -> Judged {
-        Judged { reply, flags: Flags::NONE, have: None }
+        Judged { reply, flags: Flags::NONE, held: None }
     }
 }
 
@@ -317,7 +322,8 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 /// Where a branch says that it has what it relays. What it relays is recorded also without.
 fn origin(headers: &HeaderMap) -> Option<Origin> {
-    let place = Place::parse(header(headers, SEQUENCE_HEADER)?).ok()?;
+    let place = Place::parse(header(headers, SEQUENCE_HEADER)?).ok();
+    let place = place.filter(|place| place.sequence > 0)?;
     let line = header(headers, TAPE_HEADER).and_then(|text| TapeLine::parse(text).ok());
     Some(Origin { place, line })
 }

@@ -19,7 +19,7 @@ use tokio::time::{sleep_until, timeout};
 use super::lane::{self, Lane, Probe, Sign};
 use super::state::{Handle, Link, State};
 use crate::domain::decision::Sequence;
-use crate::domain::delivery::{Attempt, Epoch, Fate, ParkedFor, Place, Verdict};
+use crate::domain::delivery::{Attempt, Epoch, Fate, Holdings, ParkedFor, Place, Verdict};
 use crate::domain::time::AcceptedAt;
 use crate::store::outgoing::{OutboxReader, Outgoing, Queued};
 use crate::store::{Bell, OpenError, Store, Tried, Unavailable};
@@ -54,39 +54,9 @@ pub fn start<U: Upstream>(
     concurrency: usize,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(Handle, JoinHandle<()>), OpenError> {
-    let outbox = OutboxReader::open(state_dir)?;
+    let (state, relay) = Relay::new(store, state_dir, upstream, concurrency)?;
     let hurry = Arc::new(Notify::new());
-    let (state, watched) = watch::channel(State {
-        link: Link::Up,
-        since: wall_clock(),
-        trouble: String::new(),
-        next_probe_at: None,
-        last_success_at: None,
-        paused: None,
-    });
-    let relay = Relay {
-        bell: store.bell(),
-        epoch: outbox.epoch()?,
-        have: outbox.have()?,
-        is_have_news: false,
-        fall: None,
-        tried_before: outbox.last_sequence()?,
-        store,
-        upstream: Arc::new(upstream),
-        lane: Lane::new(concurrency),
-        outbox: Some(outbox),
-        cursor: 0,
-        is_read_out: false,
-        read_pause: None,
-        contents: HashMap::new(),
-        wanted: Vec::new(),
-        under_way: JoinSet::new(),
-        unwritten: Vec::new(),
-        settling: HashSet::new(),
-        write_pause: None,
-        state,
-    };
-    let handle = Handle { hurry: Arc::clone(&hurry), state: watched };
+    let handle = Handle { hurry: Arc::clone(&hurry), state };
     Ok((handle, tokio::spawn(relay.run(hurry, stop))))
 }
 
@@ -98,11 +68,10 @@ struct Relay<U> {
     lane: Lane,
     /// None while it is being read on another thread.
     outbox: Option<OutboxReader>,
-    /// Rows up to this number were read.
-    cursor: Sequence,
-    /// Whether nothing waits behind the cursor, as far as is known.
-    is_read_out: bool,
+    cursor: Cursor,
     read_pause: Option<Instant>,
+    /// Why the outbox cannot be read, in words.
+    read_trouble: Option<String>,
     /// What is read and waits for its first try.
     contents: HashMap<Sequence, Outgoing>,
     /// Rows that are to be tried now, once they are read again.
@@ -112,22 +81,40 @@ struct Relay<U> {
     unwritten: Vec<Tried>,
     /// Rows whose fate is known and not written down yet.
     settling: HashSet<Sequence>,
+    /// The lowest number that was read and passed over because of that.
+    skipped: Sequence,
+    /// Rows whose fate was written down while a page was read, which may still have them.
+    settled: HashSet<Sequence>,
     write_pause: Option<Instant>,
-    /// Up to which number head office said that it has everything.
-    have: Sequence,
+    /// Why verdicts cannot be written, in words.
+    write_trouble: Option<&'static str>,
+    /// What head office said that it has.
+    held: Holdings,
     /// Whether that is to be written down.
-    is_have_news: bool,
+    is_held_news: bool,
     /// Head office has lost what it had: nothing is sent until that is queued again.
     fall: Option<Fall>,
+    /// Whether head office has numbers that this database has not given yet.
+    is_copy: bool,
     /// Collections up to this number may have been tried by an earlier process.
     tried_before: Sequence,
     state: watch::Sender<State>,
 }
 
+/// How far the outbox is read.
+struct Cursor {
+    /// Rows up to this number were read.
+    at: Sequence,
+    /// Whether nothing waits behind it, as far as is known.
+    is_at_end: bool,
+    /// Whether it went back since the last page was begun, so that it does not go on to its end.
+    is_rewound: bool,
+}
+
 /// Head office has lost what it had: from the last number down to this one all of it is queued
 /// again. Downwards, because a crash on the way then leaves the fall to be seen again.
 struct Fall {
-    have: Sequence,
+    held: Holdings,
     /// The last number that is still to be queued again; `None` until nothing is under way.
     last: Option<Sequence>,
 }
@@ -137,16 +124,14 @@ struct Returned {
     sequence: Sequence,
     at: AcceptedAt,
     /// What head office was known to have when the try began.
-    have: Sequence,
+    held: Holdings,
     tried: upstream::Tried,
 }
 
 /// What was read from the outbox.
 struct Read {
     outbox: OutboxReader,
-    /// Behind this number the page was read, if one was.
-    page_after: Option<Sequence>,
-    page: Result<Vec<Queued>, OpenError>,
+    page: Option<Result<Vec<Queued>, OpenError>>,
     /// What was asked for one by one.
     wanted: Vec<(Sequence, Result<Queued, OpenError>)>,
 }
@@ -167,6 +152,50 @@ enum Written {
 type Writing = Pin<Box<dyn Future<Output = Written> + Send>>;
 
 impl<U: Upstream> Relay<U> {
+    fn new(
+        store: Store,
+        state_dir: &Path,
+        upstream: U,
+        concurrency: usize,
+    ) -> Result<(watch::Receiver<State>, Relay<U>), OpenError> {
+        let outbox = OutboxReader::open(state_dir)?;
+        let (state, watched) = watch::channel(State {
+            link: Link::Up,
+            since: wall_clock(),
+            trouble: String::new(),
+            next_probe_at: None,
+            last_success_at: None,
+            paused: None,
+        });
+        let relay = Relay {
+            bell: store.bell(),
+            epoch: outbox.epoch()?,
+            held: outbox.holdings()?,
+            is_held_news: false,
+            fall: None,
+            is_copy: false,
+            tried_before: outbox.last_sequence()?,
+            store,
+            upstream: Arc::new(upstream),
+            lane: Lane::new(concurrency),
+            outbox: Some(outbox),
+            cursor: Cursor { at: 0, is_at_end: false, is_rewound: false },
+            read_pause: None,
+            read_trouble: None,
+            contents: HashMap::new(),
+            wanted: Vec::new(),
+            under_way: JoinSet::new(),
+            unwritten: Vec::new(),
+            settling: HashSet::new(),
+            skipped: Sequence::MAX,
+            settled: HashSet::new(),
+            write_pause: None,
+            write_trouble: None,
+            state,
+        };
+        Ok((watched, relay))
+    }
+
     async fn run(mut self, hurry: Arc<Notify>, stop: impl Future<Output = ()>) {
         let mut stop = pin!(stop);
         let bell = Arc::clone(&self.bell);
@@ -192,12 +221,7 @@ impl<U: Upstream> Relay<U> {
                 }
                 read = ended(&mut reading) => self.take(read),
                 written = ended(&mut writing) => self.wrote(written),
-                () = bell.rung() => {
-                    self.is_read_out = false;
-                    if let Some(from) = bell.again_from() {
-                        self.cursor = self.cursor.min(from - 1);
-                    }
-                }
+                () = bell.rung() => self.rang(),
                 () = hurry.notified() => self.lane.hurry(clock::monotonic()),
                 () = sleep_until_some(wake_at) => {}
                 () = &mut stop => break,
@@ -234,6 +258,20 @@ impl<U: Upstream> Relay<U> {
         self.write_pause = self.write_pause.filter(|until| *until > now);
     }
 
+    fn rang(&mut self) {
+        self.cursor.is_at_end = false;
+        if let Some(from) = self.bell.again_from() {
+            self.rewind_to(from);
+        }
+    }
+
+    /// Rows from this number on are to be read again.
+    fn rewind_to(&mut self, from: Sequence) {
+        self.cursor.at = self.cursor.at.min(from - 1);
+        self.cursor.is_rewound = true;
+        self.cursor.is_at_end = false;
+    }
+
     /// When something is to be done though nothing happens.
     fn wake_at(&self) -> Option<Instant> {
         let lane = if self.may_send() { self.lane.wake_at() } else { None };
@@ -264,40 +302,44 @@ impl<U: Upstream> Relay<U> {
             collection,
             line,
         };
-        let (upstream, have, at) = (Arc::clone(&self.upstream), self.have, wall_clock());
+        let (upstream, held, at) = (Arc::clone(&self.upstream), self.held, wall_clock());
         self.under_way.spawn(async move {
             let tried = upstream.deliver(&outgoing).await;
-            Returned { sequence, at, have, tried }
+            Returned { sequence, at, held, tried }
         });
     }
 
     /// Begins to read what is to be sent next.
     fn read(&mut self) -> Option<JoinHandle<Read>> {
-        let is_page_due = !self.is_read_out && self.lane.wants_more();
-        if self.read_pause.is_some() || (self.wanted.is_empty() && !is_page_due) {
+        // What head office lost is queued again from its end; read meanwhile, it would overtake.
+        let is_page_due = !self.cursor.is_at_end && self.lane.wants_more() && self.may_send();
+        let is_due = is_page_due || !self.wanted.is_empty();
+        if self.read_pause.is_some() || self.fall.is_some() || !is_due {
             return None;
         }
         let mut outbox = self.outbox.take()?;
-        let page_after = is_page_due.then_some(self.cursor);
-        let last = self.bell.ready_to();
+        let (after, last) = (self.cursor.at, self.bell.ready_to());
         let wanted = mem::take(&mut self.wanted);
         // Before it is read: whoever rings meanwhile takes it back.
-        self.is_read_out |= is_page_due;
+        self.cursor.is_at_end |= is_page_due;
+        self.cursor.is_rewound &= !is_page_due;
         Some(tokio::task::spawn_blocking(move || {
             let wanted = wanted.into_iter().map(|row| (row, outbox.row(row))).collect();
-            let page =
-                page_after.map_or(Ok(Vec::new()), |after| outbox.page(after, last, PAGE_ROWS));
-            Read { outbox, page_after, page, wanted }
+            let page = is_page_due.then(|| outbox.page(after, last, PAGE_ROWS));
+            Read { outbox, page, wanted }
         }))
     }
 
     fn take(&mut self, read: Result<Read, JoinError>) {
-        let Read { outbox, page_after, page, wanted } = read.expect("a panic ends the process");
+        let Read { outbox, page, wanted } = read.expect("a panic ends the process");
         self.outbox = Some(outbox);
+        self.read_trouble = None;
         for (sequence, row) in wanted {
             match row {
+                // What was known of head office is not so any more: read again once that is over.
+                Ok(_) if self.fall.is_some() => self.wanted.push(sequence),
                 Ok(Queued::Sound(outgoing)) => self.launch(outgoing),
-                Ok(Queued::Damaged { reason, .. }) => self.park_damaged(sequence, reason),
+                Ok(damaged) => self.take_damaged(damaged),
                 Err(error) => {
                     self.wanted.push(sequence);
                     self.cannot_read(&error);
@@ -305,33 +347,49 @@ impl<U: Upstream> Relay<U> {
             }
         }
         match page {
-            Ok(page) => self.take_page(page_after, page),
-            Err(error) => {
-                self.is_read_out = false;
+            Some(Ok(page)) => self.take_page(page),
+            Some(Err(error)) => {
+                self.cursor.is_at_end = false;
                 self.cannot_read(&error);
+            }
+            None => {}
+        }
+        self.settled.clear();
+    }
+
+    fn take_page(&mut self, page: Vec<Queued>) {
+        if let Some(last) = page.last().filter(|_| !self.cursor.is_rewound) {
+            self.cursor.at = last.sequence();
+        }
+        self.cursor.is_at_end &= page.len() < PAGE_ROWS;
+        for queued in page {
+            let sequence = queued.sequence();
+            if self.settling.contains(&sequence) {
+                // It may have been queued again already, by a person; looked at once that is known.
+                self.skipped = self.skipped.min(sequence);
+            } else if !self.settled.contains(&sequence) && !self.lane.has(sequence) {
+                match queued {
+                    Queued::Sound(outgoing) => {
+                        self.lane.take([(sequence, outgoing.collection.contract.clone())]);
+                        self.contents.insert(sequence, outgoing);
+                    }
+                    damaged => self.take_damaged(damaged),
+                }
             }
         }
     }
 
-    fn take_page(&mut self, page_after: Option<Sequence>, page: Vec<Queued>) {
-        // Otherwise rows before it were queued again meanwhile.
-        if page_after == Some(self.cursor)
-            && let Some(last) = page.last()
-        {
-            self.cursor = last.sequence();
-        }
-        self.is_read_out &= page.len() < PAGE_ROWS;
-        for queued in page {
-            let sequence = queued.sequence();
-            if self.settling.contains(&sequence) || self.lane.has(sequence) {
-                continue;
-            }
-            match queued {
-                Queued::Sound(outgoing) => {
-                    self.lane.take([(sequence, outgoing.collection.contract.clone())]);
-                    self.contents.insert(sequence, outgoing);
-                }
-                Queued::Damaged { reason, .. } => self.park_damaged(sequence, reason),
+    fn take_damaged(&mut self, queued: Queued) {
+        match queued {
+            Queued::Sound(_) => {}
+            Queued::Damaged { sequence, reason } => self.park_damaged(sequence, reason),
+            Queued::Unreadable { sequence, reason } => {
+                log::error!(
+                    TILLD_EVENT = "damaged", TILLD_SEQUENCE = sequence;
+                    "collection {sequence} cannot be read and was not sent to head office: \
+                     {reason}; `tilld verify` tells more"
+                );
+                self.lane.forget(sequence);
             }
         }
     }
@@ -357,16 +415,17 @@ impl<U: Upstream> Relay<U> {
 
     fn cannot_read(&mut self, error: &OpenError) {
         log::error!("what waits for head office cannot be read, and is tried again: {error}");
+        self.read_trouble = Some(format!("what waits for head office cannot be read: {error}"));
         self.read_pause = Some(clock::monotonic() + READ_PAUSE);
     }
 
     fn came_back(&mut self, returned: Result<Returned, JoinError>) {
-        let Returned { sequence, at, have, tried } = returned.expect("a panic ends the process");
-        let upstream::Tried { verdict, http, code, reason, took, have: told } = tried;
+        let Returned { sequence, at, held, tried } = returned.expect("a panic ends the process");
+        let upstream::Tried { verdict, http, code, reason, took, held: told } = tried;
         let now = clock::monotonic();
         let fate = self.lane.tried(sequence, &verdict, now, random());
-        if let Some(told) = told.filter(|told| told.epoch == self.epoch) {
-            self.hear_have(told.sequence, have);
+        if let Some(told) = told {
+            self.hear(told, held);
         }
         self.state.send_if_modified(|state| {
             match verdict {
@@ -394,21 +453,34 @@ impl<U: Upstream> Relay<U> {
         self.unwritten.push(Tried { sequence, attempt, fate, may_have_been_tried });
     }
 
-    /// Head office says that it has everything up to `told`; it was known to have everything up to
-    /// `known` when this try began. Answers overtake each other, so only less than that is a fall.
-    fn hear_have(&mut self, told: Sequence, known: Sequence) {
+    /// Head office says what it has; it was known to have `known` when this try began. Answers
+    /// overtake each other, so only less than that is a fall.
+    fn hear(&mut self, told: Holdings, known: Holdings) {
         if let Some(fall) = &mut self.fall {
-            fall.have = fall.have.min(told);
-        } else if told < known {
+            fall.held = fall.held.lowest(told);
+        } else if told.up_to > self.bell.ready_to() {
+            if mem::replace(&mut self.is_copy, true) {
+                return;
+            }
+            log::error!(
+                TILLD_EVENT = "epoch-used-twice";
+                "head office has number {} of this branch, which has none beyond {}: this database \
+                 is a copy of an older one; `tilld rebuild` gives it an epoch of its own",
+                told.up_to,
+                self.bell.ready_to()
+            );
+        } else if told.is_less_than(known) {
             log::error!(
                 TILLD_EVENT = "fall";
-                "head office has lost what it had: it has everything up to number {told}, and had \
-                 everything up to {known}; what it lacks is sent again"
+                "head office has less of this branch than it had: everything up to number {} and \
+                 {} in all, after {} and {}; it was restored from a backup, or this database was \
+                 rebuilt; what it lacks is sent again",
+                told.up_to, told.count, known.up_to, known.count
             );
-            self.fall = Some(Fall { have: told, last: None });
-        } else if told > self.have {
-            self.have = told;
-            self.is_have_news = true;
+            self.fall = Some(Fall { held: told, last: None });
+        } else if told.up_to > self.held.up_to || told.count > self.held.count {
+            self.held = self.held.highest(told);
+            self.is_held_news = true;
         }
     }
 
@@ -417,17 +489,18 @@ impl<U: Upstream> Relay<U> {
         if self.write_pause.is_some() {
             return None;
         }
-        if !self.unwritten.is_empty() || (self.is_have_news && self.fall.is_none()) {
+        if !self.unwritten.is_empty() || (self.is_held_news && self.fall.is_none()) {
             let tries = mem::take(&mut self.unwritten);
-            let is_have_news = self.fall.is_none() && mem::take(&mut self.is_have_news);
-            let waiting = self.store.note_tries(tries.clone(), is_have_news.then_some(self.have));
+            let is_news = self.fall.is_none() && mem::take(&mut self.is_held_news);
+            let waiting = self.store.note_tries(tries.clone(), is_news.then_some(self.held));
             return Some(Box::pin(async move {
                 Written::Tries { tries, result: outcome(waiting).await }
             }));
         }
-        let fall = self.fall.as_mut().filter(|_| self.under_way.is_empty())?;
+        let rests = self.under_way.is_empty() && self.outbox.is_some();
+        let fall = self.fall.as_mut().filter(|_| rests)?;
         let last = *fall.last.get_or_insert(self.bell.ready_to());
-        let first = (last - REQUEUE_ROWS + 1).max(fall.have + 1);
+        let first = (last - REQUEUE_ROWS + 1).max(fall.held.up_to + 1);
         let waiting = self.store.requeue(first, last);
         Some(Box::pin(async move { Written::Requeued { first, result: outcome(waiting).await } }))
     }
@@ -438,12 +511,19 @@ impl<U: Upstream> Relay<U> {
                 Ok(()) => {
                     for tried in tries.iter().filter(|tried| tried.fate != Fate::Waits) {
                         self.settling.remove(&tried.sequence);
+                        if self.outbox.is_none() {
+                            self.settled.insert(tried.sequence);
+                        }
+                    }
+                    let skipped = mem::replace(&mut self.skipped, Sequence::MAX);
+                    if skipped < Sequence::MAX {
+                        self.rewind_to(skipped);
                     }
                     None
                 }
                 Err(error) => {
                     self.unwritten.splice(..0, tries);
-                    self.is_have_news = true;
+                    self.is_held_news = true;
                     Some(error)
                 }
             },
@@ -455,29 +535,30 @@ impl<U: Upstream> Relay<U> {
                 Err(error) => Some(error),
             },
         };
-        let paused = failed.map(|error| match error {
+        self.write_trouble = failed.map(|error| match error {
             Unavailable::QueueFull => "the writer has too much to do",
             Unavailable::NotWritable | Unavailable::Failed => {
                 "what became of collections at head office cannot be written down; the log of the \
                  storage says why"
             }
         });
-        if paused.is_some() {
+        if failed.is_some() {
             self.write_pause = Some(clock::monotonic() + WRITE_PAUSE);
         }
-        self.state.send_if_modified(|state| {
-            state.paused = paused.map(str::to_owned);
-            false
-        });
     }
 
     fn requeued_from(&mut self, first: Sequence) {
         let Some(fall) = &mut self.fall else { return };
         fall.last = Some(first - 1);
-        if first <= fall.have + 1 {
-            self.have = fall.have;
-            self.is_have_news = true;
+        if first <= fall.held.up_to + 1 {
+            self.held = fall.held;
+            self.is_held_news = true;
             self.fall = None;
+            // What was read before would overtake what is queued again before it.
+            for sequence in mem::take(&mut self.contents).into_keys() {
+                self.lane.forget(sequence);
+            }
+            self.rewind_to(first);
             log::warn!("what head office lost is queued again, from number {first} on");
         }
     }
@@ -501,6 +582,7 @@ impl<U: Upstream> Relay<U> {
             ),
         };
         let now = clock::monotonic();
+        let paused = self.write_trouble.map(str::to_owned).or_else(|| self.read_trouble.clone());
         self.state.send_if_modified(|state| {
             let until = probe_at.map(|at| at.saturating_duration_since(now));
             let is_changed = state.link != link;
@@ -511,6 +593,7 @@ impl<U: Upstream> Relay<U> {
                 log_link(link, why, &state.trouble);
             }
             state.link = link;
+            state.paused = paused;
             state.next_probe_at = until.map(wall_clock_in);
             is_changed
         });
@@ -566,3 +649,6 @@ fn wall_clock_in(time: Duration) -> AcceptedAt {
 fn random() -> u64 {
     entropy::bytes::<8>().map_or(u64::MAX / 2, u64::from_ne_bytes)
 }
+
+#[cfg(test)]
+mod tests;

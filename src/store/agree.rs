@@ -20,6 +20,7 @@ use super::tape::{self, End, Line, Lines, Place, Scanned, Tape, Told, What};
 use super::{collections, deliveries, refusals, transaction};
 use crate::domain::Invalid;
 use crate::domain::contract::Mode;
+use crate::domain::decision::Sequence;
 use crate::domain::provenance::Digest;
 use crate::domain::time::AcceptedAt;
 
@@ -437,6 +438,7 @@ fn complete_delivery(step: &Transaction<'_>, line: &Line) -> Result<bool, Unmet>
             told.sequence, line.number
         ))),
         Some(_) => Ok(false),
+        None if !collections::is_there(step, told.sequence)? => Err(unknown(line, told.sequence)),
         None => {
             deliveries::decide(step, &told, line.number)?;
             Ok(true)
@@ -451,11 +453,19 @@ fn complete_act(step: &Transaction<'_>, line: &Line) -> Result<bool, Unmet> {
             Err(Unmet::Different(format!("what was done differs from line {}", line.number)))
         }
         Some(_) => Ok(false),
+        None if !collections::is_there(step, told.sequence)? => Err(unknown(line, told.sequence)),
         None => {
             deliveries::carry_out(step, &told, line.number)?;
             Ok(true)
         }
     }
+}
+
+fn unknown(line: &Line, sequence: Sequence) -> Unmet {
+    Unmet::Different(format!(
+        "line {} tells what became of collection {sequence}, which neither witness has",
+        line.number
+    ))
 }
 
 /// What the database has behind the mark and the tape has not, in the order of its lines.

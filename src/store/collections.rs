@@ -251,6 +251,13 @@ pub fn by_sequence(
         .optional()
 }
 
+/// Whether there is a row with this number.
+pub fn is_there(connection: &Connection, sequence: Sequence) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM collection WHERE sequence = ?1)")?
+        .query_row([sequence], |row| row.get(0))
+}
+
 /// How often an entry was confirmed again, if it was.
 pub fn repeats(connection: &Connection, sequence: Sequence) -> rusqlite::Result<Option<Repeats>> {
     connection

@@ -11,7 +11,7 @@ use super::health::Health;
 use super::refusals::Refused;
 use crate::domain::collection::ProofOfDurability;
 use crate::domain::decision::{ConflictField, First, Rule, Sequence};
-use crate::domain::delivery::Place;
+use crate::domain::delivery::{Epoch, Holdings};
 use crate::domain::flags::Flags;
 use crate::domain::provenance::{Confirmation, Provenance};
 
@@ -25,7 +25,7 @@ const QUEUE_COMMANDS_MAX: usize = 4096;
 pub struct Receipt {
     pub(super) sequence: Sequence,
     pub(super) flags: Flags,
-    pub(super) have: Option<Place>,
+    pub(super) held: Option<(Epoch, Holdings)>,
 }
 
 impl ProofOfDurability for Receipt {}
@@ -41,9 +41,9 @@ impl Receipt {
         self.flags
     }
 
-    /// For a branch that relays: everything of its epoch up to this number has come.
-    pub fn have(&self) -> Option<Place> {
-        self.have
+    /// For a branch that relays: what has come of its epoch.
+    pub fn held(&self) -> Option<(Epoch, Holdings)> {
+        self.held
     }
 }
 
@@ -110,7 +110,7 @@ pub(super) struct Record {
 
 pub(super) struct Tries {
     pub tries: Vec<Tried>,
-    pub have: Option<Sequence>,
+    pub held: Option<Holdings>,
 }
 
 pub(super) struct SendAgain {
@@ -207,14 +207,13 @@ impl Store {
         self.send(|answer| Command::Refuse(Box::new(refused), answer))
     }
 
-    /// Queues what tries came to, and up to which number head office says that it has everything,
-    /// when that is news.
+    /// Queues what tries came to, and what head office says that it has, when that is news.
     pub fn note_tries(
         &self,
         tries: Vec<Tried>,
-        have: Option<Sequence>,
+        held: Option<Holdings>,
     ) -> Result<Waiting<()>, Unavailable> {
-        self.send(|answer| Command::NoteTries(Box::new(Tries { tries, have }), answer))
+        self.send(|answer| Command::NoteTries(Box::new(Tries { tries, held }), answer))
     }
 
     /// Queues a person's wish to send parked collections again; gives how many that are. `actor` is

@@ -41,6 +41,24 @@ pub fn unpark(connection: &Connection, sequence: Sequence) -> rusqlite::Result<O
         .optional()
 }
 
+/// Whether a collection waits for a person.
+pub fn is_parked(connection: &Connection, sequence: Sequence) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM parked WHERE sequence = ?1)")?
+        .query_row([sequence], |row| row.get(0))
+}
+
+/// The parked collections with this contract, receipt or number.
+pub fn parked_named(connection: &Connection, reference: &str) -> rusqlite::Result<Vec<Sequence>> {
+    connection
+        .prepare_cached(
+            "SELECT parked.sequence FROM parked CROSS JOIN collection USING (sequence)
+             WHERE contract = ?1 OR receipt = ?1 OR parked.sequence = ?2 ORDER BY 1",
+        )?
+        .query_map((reference, reference.parse::<Sequence>().ok()), |row| row.get(0))?
+        .collect()
+}
+
 /// At most `limit` parked collections behind number `after`, in order.
 pub fn parked_after(
     connection: &Connection,

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 use super::collections::{self, EntryRow};
 use super::finder::Finder;
@@ -11,7 +11,7 @@ use super::{OpenError, agree, record, schema, tape};
 use crate::domain::Invalid;
 use crate::domain::collection::Collection;
 use crate::domain::decision::Sequence;
-use crate::domain::delivery::{Epoch, TapeLine};
+use crate::domain::delivery::{Epoch, Holdings, TapeLine};
 
 /// A collection that waits for head office.
 #[derive(Clone, Debug)]
@@ -36,6 +36,13 @@ pub enum Queued {
         /// What is wrong with it, in words.
         reason: String,
     },
+    /// The database's file is damaged where it stands: it can be neither sent nor parked.
+    Unreadable {
+        /// Its number.
+        sequence: Sequence,
+        /// What is wrong, in words.
+        reason: String,
+    },
 }
 
 impl Queued {
@@ -43,7 +50,7 @@ impl Queued {
     pub fn sequence(&self) -> Sequence {
         match self {
             Queued::Sound(outgoing) => outgoing.sequence,
-            Queued::Damaged { sequence, .. } => *sequence,
+            Queued::Damaged { sequence, .. } | Queued::Unreadable { sequence, .. } => *sequence,
         }
     }
 }
@@ -71,9 +78,17 @@ impl OutboxReader {
         })
     }
 
-    /// Up to which number head office last said that it has everything.
-    pub fn have(&self) -> Result<Sequence, OpenError> {
-        Ok(self.connection.query_row("SELECT have FROM store", [], |row| row.get(0))?)
+    /// What head office last said that it has, and at the least everything before the first
+    /// collection that is not delivered: what it said may be lost with a WAL.
+    pub fn holdings(&self) -> Result<Holdings, OpenError> {
+        let sql = "SELECT have, held, min(
+                       coalesce((SELECT min(sequence) - 1 FROM outbox), ?1),
+                       coalesce((SELECT min(sequence) - 1 FROM parked), ?1)) FROM store";
+        let last = self.last_sequence()?;
+        Ok(self.connection.query_row(sql, [last], |row| {
+            let (up_to, delivered_to): (Sequence, Sequence) = (row.get(0)?, row.get(2)?);
+            Ok(Holdings { up_to: up_to.max(delivered_to), count: row.get(1)? })
+        })?)
     }
 
     /// The number of the last recorded collection.
@@ -113,6 +128,9 @@ impl OutboxReader {
             Ok(None) => return damaged("its row is gone".to_owned()),
             Err(error) if error.sqlite_error_code().is_none() => {
                 return damaged(error.to_string());
+            }
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+                return Ok(Queued::Unreadable { sequence, reason: error.to_string() });
             }
             Err(error) => return Err(error.into()),
         };

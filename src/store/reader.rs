@@ -207,6 +207,23 @@ impl Reader {
         Ok(self.connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
     }
 
+    /// The numbers of the collections that wait for a person and have this contract, receipt or
+    /// number.
+    pub fn parked_named(&self, reference: &str) -> Result<Vec<Sequence>, OpenError> {
+        Ok(outbox::parked_named(&self.connection, reference)?)
+    }
+
+    /// How a collection with this contract or number stands with head office. Receipts are not
+    /// looked through: no index has them.
+    pub fn stands(&self, reference: &str) -> Result<Option<HeadOffice>, OpenError> {
+        let sql = "SELECT sequence FROM collection WHERE contract = ?1
+                   UNION ALL SELECT sequence FROM collection WHERE sequence = ?2 LIMIT 1";
+        let number = reference.parse::<Sequence>().ok();
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let found = statement.query_row((reference, number), |row| row.get(0)).optional()?;
+        found.map(|sequence| self.standing(sequence)).transpose()
+    }
+
     /// What is in the outbox.
     pub fn queued(&self) -> Result<Queue, OpenError> {
         self.queue("outbox")

@@ -149,7 +149,8 @@ fn fill(
     // says of it next a fall, so that what it lacks under the new numbers is queued again.
     connection.execute(
         "UPDATE store SET line = ?1,
-             have = (SELECT coalesce(max(sequence), 0) FROM collection)",
+             have = (SELECT coalesce(max(sequence), 0) FROM collection),
+             held = (SELECT count(*) FROM collection)",
         [end.0 + 1],
     )?;
     agree::set_mark(&connection, (end.0, &end.1, end.2))?;

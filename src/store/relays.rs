@@ -10,7 +10,7 @@ use super::columns::{parsed, text};
 use crate::domain::amount::{Amount, Centavos};
 use crate::domain::collection::BranchName;
 use crate::domain::decision::Sequence;
-use crate::domain::delivery::Epoch;
+use crate::domain::delivery::{Epoch, Holdings};
 use crate::domain::flags::{Flag, Flags};
 use crate::domain::provenance::Provenance;
 use crate::domain::time::AcceptedAt;
@@ -42,8 +42,8 @@ impl Heard {
     }
 }
 
-/// Up to which number everything of a branch's epoch has come.
-pub type Haves = HashMap<(BranchName, Epoch), Sequence>;
+/// What has come of each branch's epoch.
+pub type Held = HashMap<(BranchName, Epoch), Holdings>;
 
 /// A branch as head office knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,12 +71,12 @@ pub struct Branch {
 }
 
 /// Notes what branches relayed in one transaction, and tells what has come from each of them.
-pub fn note(connection: &Connection, heard: &[Heard], now: AcceptedAt) -> rusqlite::Result<Haves> {
+pub fn note(connection: &Connection, heard: &[Heard], now: AcceptedAt) -> rusqlite::Result<Held> {
     let mut by_epoch: BTreeMap<(&str, Option<Epoch>), Vec<&Heard>> = BTreeMap::new();
     for one in heard {
         by_epoch.entry((one.branch.as_str(), one.epoch)).or_default().push(one);
     }
-    let mut haves = Haves::new();
+    let mut held = Held::new();
     for ((branch, epoch), heard) in by_epoch {
         let word = epoch.map(|epoch| epoch.to_string()).unwrap_or_default();
         count(connection, branch, &word, &heard, now)?;
@@ -86,9 +86,9 @@ pub fn note(connection: &Connection, heard: &[Heard], now: AcceptedAt) -> rusqli
         for run in numbers.chunk_by(|a, b| *b <= a + 1) {
             insert(connection, branch, &word, (run[0], run[run.len() - 1]))?;
         }
-        haves.insert((heard[0].branch.clone(), epoch), have(connection, branch, &word)?);
+        held.insert((heard[0].branch.clone(), epoch), holdings(connection, branch, &word)?);
     }
-    Ok(haves)
+    Ok(held)
 }
 
 fn count(
@@ -166,12 +166,14 @@ fn insert(
         .map(drop)
 }
 
-fn have(connection: &Connection, branch: &str, epoch: &str) -> rusqlite::Result<Sequence> {
-    let last = connection
-        .prepare_cached("SELECT last FROM relayed WHERE branch = ?1 AND epoch = ?2 AND first = 1")?
-        .query_row((branch, epoch), |row| row.get(0))
-        .optional()?;
-    Ok(last.unwrap_or(0))
+fn holdings(connection: &Connection, branch: &str, epoch: &str) -> rusqlite::Result<Holdings> {
+    connection
+        .prepare_cached(
+            "SELECT coalesce(max(last) FILTER (WHERE first = 1), 0),
+                    coalesce(sum(last - first + 1), 0)
+             FROM relayed WHERE branch = ?1 AND epoch = ?2",
+        )?
+        .query_row((branch, epoch), |row| Ok(Holdings { up_to: row.get(0)?, count: row.get(1)? }))
 }
 
 /// All branches that ever relayed to here, by name.
@@ -249,9 +251,11 @@ mod tests {
         let now = AcceptedAt::from_unix_ms(0).unwrap();
         let take = |numbers: &[Sequence]| {
             let heard: Vec<Heard> = numbers.iter().copied().map(heard).collect();
-            let haves = note(&connection, &heard, now).unwrap();
+            let held = note(&connection, &heard, now).unwrap();
             let branch = branches(&connection).unwrap().remove(0);
-            (*haves.values().next().unwrap(), branch.last_sequence, branch.gaps)
+            let Holdings { up_to, count } = *held.values().next().unwrap();
+            assert_eq!(count, branch.last_sequence - branch.missing);
+            (up_to, branch.last_sequence, branch.gaps)
         };
         assert_eq!(take(&[3]), (0, 3, vec![(1, 2)]));
         assert_eq!(take(&[1]), (1, 3, vec![(2, 2)]));

@@ -7,12 +7,12 @@ use rusqlite::Connection;
 use super::collections::{self, Entry};
 use super::commands::{Again, Command, Receipt, Record, Recorded, SendAgain, Tries, Unavailable};
 use super::deliveries::{self, Act, ActKind};
-use super::relays::{self, Haves, Heard};
+use super::relays::{self, Heard, Held};
 use super::tape::{Told, What};
 use super::{outbox, record, refusals};
 use crate::domain::contract::Mode;
 use crate::domain::decision::{ConflictField, Decision, First, Sequence, decide};
-use crate::domain::delivery::Place;
+use crate::domain::delivery::{Epoch, Holdings};
 use crate::domain::flags::Flags;
 use crate::domain::provenance::{Confirmation, Provenance};
 use crate::domain::time::AcceptedAt;
@@ -39,8 +39,10 @@ pub struct Batch<'a> {
     connection: &'a Connection,
     mode: Mode,
     now: AcceptedAt,
-    /// Whether there is room for new rows. What became of old ones is written in any case.
+    /// Whether there is room for new rows. What became of old ones is written without it, too,
     can_write: bool,
+    /// but only while the tape takes lines, which would pile up in memory.
+    can_tell: bool,
     /// The numbers that the next collection and the next line get.
     pub sequence: Sequence,
     pub line: i64,
@@ -57,7 +59,7 @@ impl<'a> Batch<'a> {
         connection: &'a Connection,
         mode: Mode,
         now: AcceptedAt,
-        can_write: bool,
+        (can_write, can_tell): (bool, bool),
         (sequence, line): (Sequence, i64),
     ) -> Batch<'a> {
         Batch {
@@ -65,6 +67,7 @@ impl<'a> Batch<'a> {
             mode,
             now,
             can_write,
+            can_tell,
             sequence,
             line,
             told: Vec::new(),
@@ -85,6 +88,9 @@ impl<'a> Batch<'a> {
                 }
                 Ok(Outcome::Kept)
             }
+            Command::NoteTries(..) | Command::SendAgain(..) if !self.can_tell => {
+                Ok(Outcome::NotWritable)
+            }
             Command::NoteTries(tries, _) => self.note_tries(tries),
             Command::SendAgain(wish, _) => self.send_again(wish),
             Command::Requeue { first, last, .. } => {
@@ -95,7 +101,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Notes what branches relayed, and tells what has come from each of them.
-    pub fn note_relays(&self) -> rusqlite::Result<Haves> {
+    pub fn note_relays(&self) -> rusqlite::Result<Held> {
         relays::note(self.connection, &self.heard, self.now)
     }
 
@@ -143,28 +149,36 @@ impl<'a> Batch<'a> {
         })
     }
 
-    fn note_tries(&mut self, Tries { tries, have }: &Tries) -> rusqlite::Result<Outcome> {
+    fn note_tries(&mut self, Tries { tries, held }: &Tries) -> rusqlite::Result<Outcome> {
         for tried in tries {
-            if let Some(delivery) = deliveries::note_try(self.connection, tried)? {
+            if !collections::is_there(self.connection, tried.sequence)? {
+                // Damage, which the check names: nothing can be told of what nobody knows.
+                log::error!("collection {} waited for head office and is gone", tried.sequence);
+                outbox::remove(self.connection, tried.sequence)?;
+            } else if let Some(delivery) = deliveries::note_try(self.connection, tried)? {
                 deliveries::decide(self.connection, &delivery, self.line)?;
                 self.tell(What::Delivery, record::of_delivery(&delivery));
             }
         }
-        if let Some(have) = have {
-            self.connection.prepare_cached("UPDATE store SET have = ?1")?.execute([have])?;
+        if let Some(Holdings { up_to, count }) = held {
+            self.connection
+                .prepare_cached("UPDATE store SET have = ?1, held = ?2")?
+                .execute((up_to, count))?;
         }
         Ok(Outcome::Noted)
     }
 
     fn send_again(&mut self, wish: &SendAgain) -> rusqlite::Result<Outcome> {
-        let parked = outbox::parked_after(self.connection, 0, AGAIN_MAX)?;
-        let wanted: Vec<Sequence> = match &wish.which {
-            Again::AllParked => parked,
-            Again::These(these) => {
-                these.iter().copied().filter(|sequence| parked.contains(sequence)).collect()
-            }
+        let wanted = match &wish.which {
+            Again::AllParked => outbox::parked_after(self.connection, 0, AGAIN_MAX)?,
+            Again::These(these) => these.clone(),
         };
+        let mut count = 0;
         for sequence in &wanted {
+            if !outbox::is_parked(self.connection, *sequence)? {
+                continue;
+            }
+            count += 1;
             let act = Act {
                 what: ActKind::Retry,
                 sequence: *sequence,
@@ -175,7 +189,7 @@ impl<'a> Batch<'a> {
             self.tell(What::Act, record::of_act(&act));
             self.queued_again(*sequence);
         }
-        Ok(Outcome::Queued(wanted.len()))
+        Ok(Outcome::Queued(count))
     }
 }
 
@@ -202,7 +216,7 @@ pub struct Standing<'a> {
     /// The storage failed.
     pub is_broken: bool,
     /// What has come from branches.
-    pub haves: &'a Haves,
+    pub held: &'a Held,
 }
 
 impl Command {
@@ -211,8 +225,8 @@ impl Command {
         let outcome = if standing.is_broken { Outcome::Unknown } else { outcome };
         match self {
             Command::Record(record, answer) => {
-                let have = standing.have(&record.provenance);
-                let receipt = |sequence, flags| Receipt { sequence, flags, have };
+                let held = standing.held(&record.provenance);
+                let receipt = |sequence, flags| Receipt { sequence, flags, held };
                 let _ = answer.send(match outcome {
                     Outcome::New(sequence, flags) if sequence <= standing.taped => {
                         Ok(Recorded::New(receipt(sequence, flags)))
@@ -242,8 +256,8 @@ impl Command {
 
     /// Tells that nothing is known.
     pub fn answer_failed(self) {
-        let haves = &Haves::new();
-        self.answer(Outcome::Unknown, Standing { taped: 0, is_broken: true, haves });
+        let held = &Held::new();
+        self.answer(Outcome::Unknown, Standing { taped: 0, is_broken: true, held });
     }
 }
 
@@ -257,10 +271,9 @@ impl Outcome {
 }
 
 impl Standing<'_> {
-    fn have(&self, provenance: &Provenance) -> Option<Place> {
-        let (branch, epoch) =
-            (provenance.branch.clone()?, provenance.origin.map(|origin| origin.place.epoch)?);
-        let sequence = *self.haves.get(&(branch, epoch))?;
-        Some(Place { epoch, sequence })
+    fn held(&self, provenance: &Provenance) -> Option<(Epoch, Holdings)> {
+        let epoch = provenance.origin?.place.epoch;
+        let holdings = self.held.get(&(provenance.branch.clone()?, epoch))?;
+        Some((epoch, *holdings))
     }
 }

@@ -21,7 +21,7 @@ use super::agree::{self, AgreeError, Report};
 use super::collections;
 use super::commands::{Bell, Command, Store};
 use super::health::{Condition, Health, Recovered};
-use super::relays::Haves;
+use super::relays::Held;
 use super::tape::{self, AppendError, Tape, Told, What};
 use super::transaction::{Batch, Outcome, Standing};
 use super::{OpenError, database_path, lock, rebuild, record, schema};
@@ -141,7 +141,7 @@ struct Writer {
 struct Written {
     outcomes: Vec<Outcome>,
     told: Vec<Told>,
-    haves: Haves,
+    held: Held,
     again_from: Option<Sequence>,
 }
 
@@ -198,7 +198,7 @@ impl Writer {
             self.bell.ring_again(from);
         }
         let (taped, is_broken) = (self.taped_sequence, self.is_broken);
-        let standing = Standing { taped, is_broken, haves: &written.haves };
+        let standing = Standing { taped, is_broken, held: &written.held };
         for (command, outcome) in batch.into_iter().zip(written.outcomes) {
             command.answer(outcome, standing);
         }
@@ -211,18 +211,19 @@ impl Writer {
         can_write: bool,
         now: AcceptedAt,
     ) -> rusqlite::Result<Written> {
-        let step = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let next = (self.next_sequence, self.next_line);
-        let mut batch = Batch::new(&step, self.mode, now, can_write, next);
+        let can = (can_write, self.is_tape_complete());
+        let step = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut batch = Batch::new(&step, self.mode, now, can, next);
         let outcomes = commands
             .iter()
             .map(|command| batch.carry_out(command))
             .collect::<rusqlite::Result<Vec<_>>>()?;
-        let haves = batch.note_relays()?;
+        let held = batch.note_relays()?;
         let Batch { sequence, line, told, again_from, .. } = batch;
         step.commit()?;
         (self.next_sequence, self.next_line) = (sequence, line);
-        Ok(Written { outcomes, told, haves, again_from })
+        Ok(Written { outcomes, told, held, again_from })
     }
 
     /// Puts committed rows on the tape; what cannot be written stays pending there.

@@ -27,7 +27,7 @@ use super::connect::{Gate, in_words};
 use super::{Outgoing, Tried, Upstream, in_one_line, judge, retry_after};
 use crate::domain::Invalid;
 use crate::domain::collection::{BranchName, UserName};
-use crate::domain::delivery::{Place, UnknownCause, Verdict};
+use crate::domain::delivery::{Epoch, Holdings, Place, UnknownCause, Verdict};
 use crate::skypay::answer::Answer;
 use crate::skypay::cipher::Password;
 use crate::skypay::outgoing;
@@ -50,6 +50,7 @@ const BRANCH: HeaderName = HeaderName::from_static("tilld-branch");
 const SEQUENCE: HeaderName = HeaderName::from_static("tilld-sequence");
 const TAPE: HeaderName = HeaderName::from_static("tilld-tape");
 const HAVE: HeaderName = HeaderName::from_static("tilld-have");
+const HELD: HeaderName = HeaderName::from_static("tilld-held");
 
 /// Where confirmations are posted, and as whom.
 pub struct Settings {
@@ -210,8 +211,12 @@ impl Https {
         Ok((sender, tokio::spawn(connection)))
     }
 
-    fn judged(&self, head: &Parts, body: &[u8]) -> Tried {
+    fn judged(&self, epoch: Epoch, head: &Parts, body: &[u8]) -> Tried {
         let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+        let number = |name| {
+            let place = Place::parse(text(name)?).ok().filter(|place| place.epoch == epoch);
+            place.map(|place| place.sequence)
+        };
         let asked = text(RETRY_AFTER);
         let wait = asked.and_then(|asked| retry_after(asked, text(DATE), clock::now()));
         let reply = Answer::read(body, self.password.as_ref());
@@ -224,7 +229,7 @@ impl Https {
             // Whoever finds our key wrong may repeat it.
             reason: reason.replace(self.key.as_str(), "(our key)"),
             took: Duration::ZERO,
-            have: text(HAVE).and_then(|place| Place::parse(place).ok()),
+            held: number(HAVE).map(|up_to| Holdings { up_to, count: number(HELD).unwrap_or(0) }),
         }
     }
 }
@@ -241,7 +246,7 @@ impl Upstream for Https {
             Err(format!("no answer within {:?}", self.timeout))
         });
         let mut tried = match ended {
-            Ok((head, body)) => self.judged(&head, &body),
+            Ok((head, body)) => self.judged(outgoing.sequence.epoch, &head, &body),
             Err(reason) => progress.failed(reason),
         };
         tried.reason = in_one_line(&tried.reason);
@@ -269,7 +274,7 @@ impl Progress {
             code: None,
             reason,
             took: Duration::ZERO,
-            have: None,
+            held: None,
         }
     }
 }

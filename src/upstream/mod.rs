@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::domain::collection::{Collection, is_printable};
-use crate::domain::delivery::{Place, TapeLine, UnknownCause, Verdict};
+use crate::domain::delivery::{Holdings, Place, TapeLine, UnknownCause, Verdict};
 use crate::skypay::answer::{Answer, Unreadable};
 
 mod connect;
@@ -55,8 +55,8 @@ pub struct Tried {
     pub reason: String,
     /// How long it took.
     pub took: Duration,
-    /// `Tilld-Have`: up to which of our numbers head office has everything.
-    pub have: Option<Place>,
+    /// What head office says that it has of our epoch (`Tilld-Have`, `Tilld-Held`).
+    pub held: Option<Holdings>,
 }
 
 /// The table of upstream's answers: what an answer that came whole means, and in words what it

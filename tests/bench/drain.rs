@@ -235,7 +235,8 @@ impl Till {
         self.number += 1;
         let body = body(self.number);
         let request = format!(
-            "POST /collectionCollect HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
+            "POST /collectionCollect HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n\
+             {body}",
             body.len()
         );
         let started = clock::monotonic();

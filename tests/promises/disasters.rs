@@ -165,7 +165,7 @@ fn what_a_head_office_lost_that_was_restored_from_a_backup_comes_again() {
         }
         if is_branch_killed_meanwhile {
             for branch in &mut branches {
-                branch.daemon().await_line("head office has lost what it had");
+                branch.daemon().await_line("head office has less of this branch than it had");
                 branch.kill();
                 branch.start();
             }
@@ -247,4 +247,29 @@ fn a_row_altered_in_the_database_is_never_sent_and_is_parked_and_named() {
     let verified = branch.site.verify();
     assert_eq!(verified.code, Some(65), "{verified:?}");
     assert!(verified.differences.iter().any(|text| text.contains(&contract)), "{verified:?}");
+}
+
+#[test]
+fn a_row_whose_collection_is_gone_holds_up_no_other() {
+    let office = Office::open();
+    office.wan.set(Line::Cut);
+    let mut branch = Branch::of(&office, MANILA).started();
+    branch.collect(5);
+    branch.stop();
+    let path = branch.site.state_dir().join(DATABASE);
+    Connection::open(path)
+        .unwrap()
+        .execute_batch(
+            "PRAGMA foreign_keys = OFF;
+             DROP TRIGGER collection_is_never_deleted;
+             DELETE FROM collection WHERE sequence = 2",
+        )
+        .unwrap();
+    office.wan.set(Line::Up);
+    branch.start();
+    branch.collect(3);
+    branch.await_empty_outbox();
+    assert_eq!(office.site.all().len(), 7);
+    assert_verified(&office.site);
+    assert_eq!(branch.site.verify().code, Some(65));
 }

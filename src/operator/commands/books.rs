@@ -261,6 +261,13 @@ pub(super) const COLLECTION: &[Member<Listed>] = &[
     }),
     ("caller", |listed| listed.entry.provenance.caller.as_str().into()),
     ("branch", |listed| listed.entry.provenance.branch.as_ref().map(BranchName::as_str).into()),
+    ("branch_number", |listed| {
+        listed.entry.provenance.origin.map(|origin| origin.place.to_string()).into()
+    }),
+    ("branch_tape_line", |listed| {
+        let line = listed.entry.provenance.origin.and_then(|origin| origin.line);
+        line.map(|line| line.to_string()).into()
+    }),
     ("flags", |listed| listed.entry.confirmation.flags.iter().map(Flag::as_str).collect()),
     ("repeats", |listed| listed.repeats.map_or(0, |repeats| repeats.count).into()),
     ("last_repeat_at", |listed| listed.repeats.map(|repeats| repeats.last_at.to_string()).into()),

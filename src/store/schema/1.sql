@@ -6,8 +6,9 @@ CREATE TABLE store (
     epoch TEXT NOT NULL CHECK (length(epoch) = 8),
     -- The line on the tape that tells of this row.
     line  INTEGER NOT NULL,
-    -- Head office last said that it has everything up to this number.
+    -- Head office last said that it has everything up to this number, and so many in all.
     have  INTEGER NOT NULL DEFAULT 0,
+    held  INTEGER NOT NULL DEFAULT 0,
     -- Up to here database and tape have been seen to agree: the last line, where it stands, its
     -- SHA-256, and the last rows that it and the lines before it tell of.
     agreed_line     INTEGER NOT NULL DEFAULT 0,

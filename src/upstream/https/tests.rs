@@ -196,12 +196,12 @@ async fn tried(step: Step) -> Tried {
 
 #[tokio::test]
 async fn a_confirmation_is_posted_as_documented() {
-    let have = "Tilld-Have: 1f2e3d4c-16\r\n";
+    let have = "Tilld-Have: 1f2e3d4c-16\r\nTilld-Held: 1f2e3d4c-18\r\n";
     let mut rig = Rig::start([Step::Answer(answer(200, have, &reply(1000)))]).await;
     let tried = rig.https().deliver(&outgoing()).await;
     assert_eq!(tried.verdict, Verdict::Delivered);
     assert_eq!((tried.http, tried.code, tried.reason.as_str()), (Some(200), Some(1000), ""));
-    assert_eq!(tried.have, Some(Place::parse("1f2e3d4c-16").unwrap()));
+    assert_eq!(tried.held, Some(Holdings { up_to: 16, count: 18 }));
 
     let mut seen = rig.seen.recv().await.unwrap();
     assert_eq!(seen.head.remove(0), "POST /collectionCollect?site=1 HTTP/1.1");
@@ -231,11 +231,15 @@ async fn a_confirmation_is_posted_as_documented() {
 }
 
 #[tokio::test]
-async fn the_tape_is_left_out_when_it_is_unknown_and_a_malformed_have_is_none() {
-    let have = "Tilld-Have: 16\r\n";
-    let mut rig = Rig::start([Step::Answer(answer(200, have, &reply(-1015)))]).await;
+async fn the_tape_is_left_out_when_it_is_unknown_and_what_is_held_of_another_epoch_is_nothing() {
+    for have in ["Tilld-Have: 16\r\n", "Tilld-Have: 1f2e3d4d-16\r\n"] {
+        let rig = Rig::start([Step::Answer(answer(200, have, &reply(-1015)))]).await;
+        let tried = rig.https().deliver(&outgoing()).await;
+        assert_eq!((tried.verdict, tried.held), (Verdict::Delivered, None), "{have}");
+    }
+    let mut rig = Rig::start([Step::Answer(answer(200, "", &reply(-1015)))]).await;
     let tried = rig.https().deliver(&Outgoing { line: None, ..outgoing() }).await;
-    assert_eq!((tried.verdict, tried.code, tried.have), (Verdict::Delivered, Some(-1015), None));
+    assert_eq!((tried.code, tried.held), (Some(-1015), None));
     let seen = rig.seen.recv().await.unwrap();
     assert!(!seen.head.iter().any(|line| line.starts_with("tilld-tape")));
 }
