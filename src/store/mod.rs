@@ -108,11 +108,16 @@ impl std::error::Error for OpenError {}
 
 impl From<rusqlite::Error> for OpenError {
     fn from(error: rusqlite::Error) -> OpenError {
-        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-        let kind = match (error.sqlite_error_code(), &error) {
-            (Some(DatabaseCorrupt | NotADatabase), _)
-            | (_, rusqlite::Error::FromSqlConversionFailure(..)) => OpenErrorKind::Damaged,
-            _ => OpenErrorKind::Inaccessible,
+        use rusqlite::ErrorCode as Code;
+        // Our statements and rows are always of the same kind: what SQLite does not understand or
+        // does not take, and what comes back as something else, met a schema or a row that is not
+        // what it was.
+        let kind = match error.sqlite_error_code() {
+            None | Some(Code::DatabaseCorrupt | Code::NotADatabase) => OpenErrorKind::Damaged,
+            Some(Code::Unknown | Code::ConstraintViolation | Code::TypeMismatch) => {
+                OpenErrorKind::Damaged
+            }
+            Some(_) => OpenErrorKind::Inaccessible,
         };
         let mut message = format!("the database cannot be used: {error}");
         if kind == OpenErrorKind::Damaged {

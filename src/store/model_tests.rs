@@ -15,7 +15,10 @@ use tempfile::TempDir;
 
 use super::reader::{Filter, Reader};
 use super::verify::{Range, verify};
-use super::{Again, Recorded, Refused, Store, Tried, Unavailable, Writing, database_path, tape};
+use super::{
+    Again, OpenErrorKind, Recorded, Refused, Store, Tried, Unavailable, Writing, database_path,
+    tape,
+};
 use crate::domain::amount::Amount;
 use crate::domain::collection::{Collection, PayChannel, Phone, ReceiptNumber, UserName};
 use crate::domain::contract::{ContractNumber, ContractPolicy, Mode};
@@ -397,5 +400,39 @@ proptest! {
             model.take(step);
         }
         model.take(&Step::Stop);
+    }
+}
+
+/// Only every so many bytes of the schema's text: each costs a start.
+const SCHEMA_STEP: usize = 7;
+
+#[test]
+fn a_flipped_byte_in_the_schema_is_damage_or_does_not_matter() {
+    let state_dir = TempDir::new().expect("a temporary directory");
+    let (store, writing) = start(state_dir.path());
+    for receipt in 0..3 {
+        let rule = Rule::Policy(ContractPolicy::Installments);
+        let answer = store.record(confirmation((1, receipt), 1), provenance(), rule);
+        answer.expect("a place").blocking_recv().expect("an answer").expect("a receipt");
+    }
+    stop(Some((store, writing)));
+    let path = database_path(state_dir.path());
+    let sound = fs::read(&path).expect("a database");
+    let texts = sound
+        .chunks(4096)
+        .enumerate()
+        .filter(|(_, page)| page.windows(7).any(|text| text == b"CREATE "));
+    let texts = texts.flat_map(|(page, _)| page * 4096 + 100..(page + 1) * 4096);
+    for at in texts.step_by(SCHEMA_STEP) {
+        let mut bytes = sound.clone();
+        bytes[at] ^= 1 << (at % 8);
+        for suffix in ["-wal", "-shm"] {
+            let _ = fs::remove_file(format!("{}{suffix}", path.display()));
+        }
+        fs::write(&path, &bytes).expect("a damaged database");
+        match Store::open(state_dir.path(), Mode::Live, 0) {
+            Ok(running) => stop(Some(running)),
+            Err(error) => assert_eq!(error.kind, OpenErrorKind::Damaged, "byte {at}: {error}"),
+        }
     }
 }

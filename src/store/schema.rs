@@ -162,6 +162,9 @@ fn check_mode(connection: &Connection, mode: Mode) -> Result<(), OpenError> {
     if stored == mode.as_str() {
         return Ok(());
     }
+    if ![Mode::Live, Mode::Sandbox].iter().any(|mode| stored == mode.as_str()) {
+        return Err(OpenError::damaged(format!("its mode is {stored:?}")));
+    }
     let message = format!(
         "this database holds {stored} collections and the configuration says mode = \"{}\": \
          set mode = \"{stored}\", or give the other mode a state_dir of its own",
