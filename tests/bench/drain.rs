@@ -3,7 +3,7 @@
 //! A program, not a test: a busy machine makes it slow, never wrong.
 //!
 //! `cargo bench --bench drain` measures with an empty branch; `-- --delivered 5000000` once more in
-//! the same run with so many delivered collections in the branch's database (1.2 GB a million below
+//! the same run with so many delivered collections in both databases (2.5 GB a million below
 //! `TMPDIR`); `-- --concurrency 16` with so many tries at a time instead of 64.
 
 mod stock;
@@ -82,6 +82,7 @@ fn measure(delivered: u64, concurrency: u64) -> Outcome<Figures> {
         secret(&directory.join("keys"))?;
     }
     stock_branch(&branch.join("state"), delivered)?;
+    stock_office(&office.join("state"), &branch.join("state"), delivered)?;
     let config = configure(&office, "user_name = \"branch\"\nbranch = \"MNL-042\"\n", "")?;
     let mut head_office = Daemon::start(&config)?;
     let port = listening(&mut head_office)?;
@@ -133,9 +134,22 @@ fn stock_branch(state_dir: &Path, delivered: u64) -> Outcome<()> {
         noted.blocking_recv()?.map_err(|error| format!("{error:?}").into())
     };
     if delivered > 0 {
-        fill(&store, 1..=delivered, note)?;
+        fill(&store, 1..=delivered, None, note)?;
     }
-    fill(&store, delivered + 1..=delivered + BACKLOG, |_| Ok(()))?;
+    fill(&store, delivered + 1..=delivered + BACKLOG, None, |_| Ok(()))?;
+    drop(store);
+    writing.thread.join().map_err(|_| "the writer panicked")?;
+    Ok(())
+}
+
+/// A head office that has what the branch delivered. One that lacked it would be sent all of it.
+fn stock_office(state_dir: &Path, branch: &Path, delivered: u64) -> Outcome<()> {
+    if delivered == 0 {
+        return Ok(());
+    }
+    let epoch = OutboxReader::open(branch)?.epoch()?;
+    let (store, writing) = Store::open(state_dir, Mode::Live, 0)?;
+    fill(&store, 1..=delivered, Some(epoch), |_| Ok(()))?;
     drop(store);
     writing.thread.join().map_err(|_| "the writer panicked")?;
     Ok(())

@@ -51,7 +51,7 @@ fn main() -> Outcome<()> {
 fn fill(state_dir: &Path) -> Outcome<()> {
     let started = clock::monotonic();
     let (store, writing) = Store::open(state_dir, Mode::Live, 0)?;
-    stock::fill(&store, 1..=COLLECTIONS, |_| Ok(()))?;
+    stock::fill(&store, 1..=COLLECTIONS, None, |_| Ok(()))?;
     drop(store);
     writing.thread.join().map_err(|_| "the writer panicked")?;
     println!("{COLLECTIONS} collections recorded in {:?}", started.elapsed());

@@ -11,10 +11,11 @@ use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
-use tilld::domain::collection::UserName;
+use tilld::domain::collection::{BranchName, UserName};
 use tilld::domain::contract::{ContractPolicy, Mode};
 use tilld::domain::decision::{Rule, Sequence};
-use tilld::domain::provenance::{Confirmation, Digest, Form, KeyId, Provenance};
+use tilld::domain::delivery::{Epoch, Place};
+use tilld::domain::provenance::{Confirmation, Digest, Form, KeyId, Origin, Provenance};
 use tilld::skypay::request::{Request, Terms};
 use tilld::store::{Recorded, Store};
 
@@ -23,17 +24,28 @@ const WAITING_MAX: usize = 2048;
 
 pub type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// Records different collections with these numbers; `each` hears the sequences that they got.
+/// Records different collections with these numbers, as a till's or, with an epoch, as relayed by a
+/// branch that has them under the same numbers; `each` hears the sequences that they got.
 pub fn fill(
     store: &Store,
     numbers: std::ops::RangeInclusive<u64>,
+    relayed: Option<Epoch>,
     mut each: impl FnMut(&[Sequence]) -> Outcome<()>,
 ) -> Outcome<()> {
     let mut outcomes = VecDeque::new();
     let last = *numbers.end();
     for number in numbers {
         let (confirmation, provenance) = confirmation(number)?;
-        let outcome = store.record(confirmation, provenance, Rule::Policy(ContractPolicy::Single));
+        let outcome = match relayed {
+            None => store.record(confirmation, provenance, Rule::Policy(ContractPolicy::Single)),
+            Some(epoch) => {
+                let place = Place { epoch, sequence: i64::try_from(number)? };
+                let branch = Some(BranchName::parse("MNL-042")?);
+                let origin = Some(Origin { place, line: None });
+                let provenance = Provenance { branch, origin, ..provenance };
+                store.record(confirmation, provenance, Rule::Relayed)
+            }
+        };
         outcomes.push_back(outcome.map_err(|error| format!("{error:?}"))?);
         if outcomes.len() == WAITING_MAX || number == last {
             let mut recorded = Vec::new();
