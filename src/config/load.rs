@@ -30,6 +30,9 @@ use crate::domain::contract::{ContractPolicy, Mode, Prefix};
 /// What systemd names the directory of a unit's credentials.
 const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
+/// That directory for the unit of the package.
+const UNIT_CREDENTIALS_DIR: &str = "/run/credentials/tilld.service";
+
 /// What the machine contributes to a configuration.
 pub(super) struct Surroundings {
     /// Where the control socket lives when this directory exists.
@@ -40,10 +43,11 @@ pub(super) struct Surroundings {
 
 impl Surroundings {
     pub fn real() -> Surroundings {
-        Surroundings {
-            runtime_dir: PathBuf::from("/run/tilld"),
-            credentials_dir: env::var_os(CREDENTIALS_VARIABLE).map(PathBuf::from),
-        }
+        let runtime_dir = PathBuf::from("/run/tilld");
+        let given = env::var_os(CREDENTIALS_VARIABLE).map(PathBuf::from);
+        // Commands are no part of the unit, and must find what the daemon found.
+        let of_unit = || runtime_dir.is_dir().then(|| PathBuf::from(UNIT_CREDENTIALS_DIR));
+        Surroundings { credentials_dir: given.or_else(of_unit), runtime_dir }
     }
 }
 
@@ -53,7 +57,7 @@ pub(super) fn load(path: &Path, surroundings: &Surroundings) -> Result<Config, C
         ConfigError::about_file(path, error, "name the configuration with --config FILE")
     })?;
     let sources = Sources::read(&path)?;
-    Loader { sources: &sources, surroundings }.config()
+    Loader { sources: &sources, surroundings }.config(path)
 }
 
 /// Looks a key up in all files: its dotted name goes into the error.
@@ -72,12 +76,13 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    fn config(&self) -> Result<Config, ConfigError> {
+    fn config(&self, file: PathBuf) -> Result<Config, ConfigError> {
         let words = [("live", Mode::Live), ("sandbox", Mode::Sandbox)];
         let mode = parsed(key!(self, mode), word_of(&words))?.unwrap_or(Mode::Live);
         let state_dir = self.path(key!(self, state_dir))?.unwrap_or("/var/lib/tilld".into());
         let disk_reserve = parsed(key!(self, disk_reserve), size)?.unwrap_or(64 << 20);
         Ok(Config {
+            file,
             mode,
             disk_reserve,
             endpoint: self.endpoint()?,

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use crate::domain::collection::{BranchName, UserName};
 use crate::domain::contract::{ContractPolicy, Mode, Prefix};
 
+pub mod key_file;
 mod load;
 mod raw;
 pub mod secrets;
@@ -27,6 +28,8 @@ pub use source::ConfigError;
 /// All that can be configured. Every path is absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
+    /// Where it was read from.
+    pub file: PathBuf,
     /// Whether real money is meant. Default: live.
     pub mode: Mode,
     /// Where database, tape and certificate live. Default: `/var/lib/tilld`.

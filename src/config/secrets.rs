@@ -77,7 +77,7 @@ pub fn read_first(path: &Path, wanted_by: &str) -> Result<Zeroizing<String>, Con
 }
 
 /// The keys in a text, or what is wrong with it and what to do.
-fn keys(text: &str) -> Result<Vec<Zeroizing<String>>, (String, &'static str)> {
+pub fn keys(text: &str) -> Result<Vec<Zeroizing<String>>, (String, &'static str)> {
     // Some editors put a byte order mark in front; it is no part of the first key.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut keys = Vec::new();

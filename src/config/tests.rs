@@ -123,6 +123,7 @@ fn assert_refused(text: &str, parts: &[&str]) {
 fn an_empty_file_is_valid_and_has_the_documented_defaults() {
     let files = Files::with("");
     let expected = Config {
+        file: files.path("tilld.toml"),
         mode: Mode::Live,
         state_dir: "/var/lib/tilld".into(),
         disk_reserve: 67_108_864,
@@ -192,6 +193,7 @@ fn the_example_of_the_design_is_valid_and_its_values_are_the_defaults() {
 
     // What is left has to be what an empty file gives.
     let shown = Config {
+        file: defaults.file.clone(),
         endpoint: Endpoint { tls: defaults.endpoint.tls.clone(), ..config.endpoint },
         callers: vec![],
         upstream: None,

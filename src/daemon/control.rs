@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
+use super::reload::{InForce, Shown};
 use super::snapshots::Asker;
 use super::stopped;
 use crate::domain::decision::Sequence;
@@ -48,8 +49,10 @@ const SOCKET_MODE: u32 = 0o660;
 pub struct Control {
     /// For what is to be written.
     pub store: Store,
+    /// What is configured, to be taken anew.
+    pub in_force: Arc<InForce>,
     /// What sends, if anything does.
-    pub relay: Option<relay::Handle>,
+    pub shown: watch::Receiver<Shown>,
     /// How it stands.
     pub snapshots: Asker,
     /// The books.
@@ -159,6 +162,10 @@ impl Control {
                 return Ok(Reply::Waited { is_empty, snapshot });
             }
             Request::Retry { which, actor } => return self.retry(which, actor).await,
+            Request::Reload => {
+                let summary = self.in_force.reload().await?;
+                return Ok(Reply::Reloaded { summary });
+            }
         }
         Ok(Reply::Status { snapshot: Box::new(self.snapshot().await?) })
     }
@@ -167,8 +174,8 @@ impl Control {
         self.snapshots.ask().await.ok_or_else(stopping)
     }
 
-    fn relay(&self, snapshot: &Snapshot) -> Result<&relay::Handle, Failure> {
-        self.relay.as_ref().ok_or_else(|| {
+    fn relay(&self, snapshot: &Snapshot) -> Result<relay::Handle, Failure> {
+        self.shown.borrow().relay.clone().ok_or_else(|| {
             let message = if snapshot.is_sandbox() {
                 "this is a sandbox: nothing is ever sent"
             } else {
@@ -215,7 +222,7 @@ impl Control {
         let waiting = self.store.send_again(again, actor).map_err(unavailable)?;
         let outcome = waiting.await.unwrap_or(Err(Unavailable::Failed));
         let count = outcome.map_err(unavailable)?;
-        if let Some(relay) = &self.relay {
+        if let Some(relay) = &self.shown.borrow().relay {
             relay.hurry();
         }
         Ok(Reply::SentAgain { count })

@@ -29,6 +29,7 @@ use crate::config::Config;
 use crate::operator::{Exit, Failure};
 use crate::skypay::cipher::{Password, Sealed};
 use crate::system::logging;
+use crate::system::sockets::Kept;
 
 const USER_NAME: &str = "AppName@skypay";
 const KEY: &str = "30AC21B2-9EAA-4503-B0F0-7BE5C277ED75";
@@ -111,7 +112,7 @@ pub fn run(once: bool) -> Result<(), Failure> {
     let ended = runtime.block_on(async {
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, listening) = oneshot::channel();
-        let daemon = serve::serve(&config, ready, async { drop(stopped.await) });
+        let daemon = serve::serve(config, Kept::nothing(), ready, async { drop(stopped.await) });
         let visitor = async {
             let Ok(address) = listening.await else { return Ok(()) };
             let shown = guide(&config_file, address, once, asked_to_stop).await;

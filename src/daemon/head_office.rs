@@ -1,7 +1,12 @@
 //! Starts the relay when there is a head office to send to.
 
+use std::fs;
+use std::path::Path;
+
+use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
 
 use crate::config::{Config, Upstream};
 use crate::domain::Invalid;
@@ -13,40 +18,70 @@ use crate::skypay::cipher::Password;
 use crate::store::Store;
 use crate::upstream::https::{Https, Settings};
 
+/// The way to head office, ready to be used.
+pub struct Way {
+    https: Https,
+    host: String,
+    fingerprint: Fingerprint,
+}
+
+/// Of all that a way was made of, also of what is in the files: two ways with the same one lead to
+/// the same place in the same manner.
+pub type Fingerprint = [u8; 32];
+
+impl Way {
+    /// The machine that it leads to.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// What it was made of.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+}
+
 /// The way to head office, made of what is configured. None: nothing is configured, or this is a
 /// sandbox, which never sends anything.
-pub fn upstream(config: &Config) -> Result<Option<Https>, Failure> {
+pub fn way(config: &Config) -> Result<Option<Way>, Failure> {
     match (&config.upstream, config.mode) {
-        (Some(upstream), Mode::Live) => connection(upstream).map(Some),
-        (Some(_), Mode::Sandbox) => {
-            log::warn!("this is a sandbox: nothing is sent to the configured [upstream]");
-            Ok(None)
-        }
-        (None, _) => Ok(None),
+        (Some(upstream), Mode::Live) => Ok(Some(Way {
+            https: connection(upstream)?,
+            host: upstream.url.host().unwrap_or_default().to_owned(),
+            fingerprint: fingerprint(upstream),
+        })),
+        (Some(_), Mode::Sandbox) | (None, _) => Ok(None),
     }
 }
 
 /// The relay at work.
 pub struct PassingOn {
     handle: Handle,
+    fingerprint: Fingerprint,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
 impl PassingOn {
     /// Starts to pass on what waits.
-    pub fn start(config: &Config, store: &Store, upstream: Https) -> Result<PassingOn, Failure> {
+    pub fn start(config: &Config, store: &Store, way: Way) -> Result<PassingOn, Failure> {
+        let Way { https: upstream, fingerprint, .. } = way;
         let concurrency = config.upstream.as_ref().map_or(1, |upstream| upstream.concurrency);
         let (stop, stopped) = oneshot::channel();
         let stopped = async { drop(stopped.await) };
         let (handle, task) =
             relay::start(store.clone(), &config.state_dir, upstream, concurrency, stopped)?;
-        Ok(PassingOn { handle, stop, task })
+        Ok(PassingOn { handle, fingerprint, stop, task })
     }
 
     /// The way to it.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
+    }
+
+    /// What its way was made of.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
     }
 
     /// Lets what is under way come back, and ends.
@@ -80,4 +115,27 @@ fn connection(upstream: &Upstream) -> Result<Https, Failure> {
         let message = format!("[upstream] url {}: expected {expected}", upstream.url);
         Failure::new(Exit::Configuration, message)
     })
+}
+
+fn fingerprint(upstream: &Upstream) -> Fingerprint {
+    let identity = upstream.client_certificate.as_ref();
+    let files = [
+        Some(upstream.authentication_file.as_path()),
+        upstream.encryption_file.as_deref(),
+        upstream.ca_file.as_deref(),
+        identity.map(|files| files.certificate.as_path()),
+        identity.map(|files| files.private_key.as_path()),
+    ];
+    // Paths and numbers only: what is secret is in the files.
+    let mut hash = Sha256::new_with_prefix(format!("{upstream:?}"));
+    for file in files.into_iter().flatten() {
+        hash.update(digest_of(file));
+    }
+    hash.finalize().into()
+}
+
+/// They were read a moment ago; one that is gone since counts as empty.
+fn digest_of(file: &Path) -> Fingerprint {
+    let bytes = Zeroizing::new(fs::read(file).unwrap_or_default());
+    Sha256::digest(&*bytes).into()
 }

@@ -6,6 +6,7 @@ mod control;
 mod demo;
 mod head_office;
 mod people;
+mod reload;
 mod serve;
 mod snapshots;
 
@@ -39,7 +40,7 @@ fn carry_out(cli: &Cli) -> Result<(), Failure> {
     let config = Config::load(&cli.config)?;
     commands::run(&cli.command, &config).unwrap_or_else(|| {
         may_read(&config.state_dir)?;
-        serve::run(&config)
+        serve::run(config)
     })
 }
 

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -14,14 +13,14 @@ use tokio::time::sleep;
 
 use super::checks::LastCheck;
 use super::control::{self, Control};
+use super::reload::InForce;
 use super::snapshots::{Snapshots, Subjects};
 use super::stopped;
 use crate::config::Config;
-use crate::net::listener::{self, Limits, Security};
+use crate::net::listener::{self, Limits, Security, SharedTls};
 use crate::operator::Failure;
 use crate::operator::probes::Probes;
 use crate::operator::snapshot::Door;
-use crate::relay;
 use crate::store::Store;
 
 /// Supervisors and load balancers: few, and each with few connections.
@@ -44,16 +43,16 @@ impl People {
     /// needed.
     pub async fn start(
         config: &Config,
-        (endpoint, tls): (SocketAddr, &Arc<ServerConfig>),
+        endpoint: SocketAddr,
         store: &Store,
-        relay: Option<relay::Handle>,
+        in_force: &Arc<InForce>,
         last_check: LastCheck,
     ) -> Result<People, Failure> {
         let (stop, stopping) = watch::channel(false);
         let (probes_door, operator) = watch::channel(Door::default());
         let probes = ProbesListener {
             address: config.operator.listen,
-            tls: Arc::clone(tls),
+            tls: in_force.tls(),
             service: Arc::new(Probes::new(store.health())),
             door: probes_door,
         };
@@ -65,7 +64,7 @@ impl People {
             operator,
             control: control_door,
             health: store.health(),
-            relay: relay.clone(),
+            shown: in_force.shown(),
             last_check,
         };
         let snapshots = Snapshots::start(config, subjects)?;
@@ -73,7 +72,8 @@ impl People {
         if let Some(socket) = socket {
             let control = Control {
                 store: store.clone(),
-                relay,
+                in_force: Arc::clone(in_force),
+                shown: in_force.shown(),
                 snapshots: snapshots.asker(),
                 state_dir: config.state_dir.clone(),
             };
@@ -103,7 +103,7 @@ impl People {
 /// The operator's listener, whose address may be somebody else's for a while.
 struct ProbesListener {
     address: SocketAddr,
-    tls: Arc<ServerConfig>,
+    tls: SharedTls,
     service: Arc<Probes>,
     door: watch::Sender<Door>,
 }
@@ -140,7 +140,8 @@ impl ProbesListener {
         loop {
             if let Some(listener) = bound {
                 let shutdown = async move { stopped(&mut stop).await };
-                listener::serve(listener, self.security(), LIMITS, self.service, shutdown).await;
+                let security = self.security();
+                listener::serve(listener, security, LIMITS, self.service, || {}, shutdown).await;
                 return;
             }
             tokio::select! {

@@ -1,6 +1,6 @@
 //! `tilld serve`: from a valid configuration to a daemon that answers, and back to nothing.
 //!
-//! Start: log, callers, store, TLS, socket, the relay, what there is for people. End: stop
+//! Start: log, store, what is configured, socket, the relay, what there is for people. End: stop
 //! accepting, drain, end the relay and what there is for people, let the writer finish, flush the
 //! log. What was accepted is answered.
 
@@ -17,32 +17,36 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::certificate::server_tls;
 use super::checks::{self, LastCheck};
-use super::head_office::{self, PassingOn};
 use super::people::People;
-use crate::config::{Config, ReplyCode};
-use crate::endpoint::{Callers, Endpoint, Rules};
+use super::reload::{InForce, Prepared};
+use crate::config::Config;
 use crate::net::listener::{self, Drained, Limits, Security};
 use crate::operator::{Exit, Failure};
-use crate::skypay::reply::CodeForm;
 use crate::store::{Store, Writing};
 use crate::system::notify::{self, LongWork};
+use crate::system::sockets::{self, Kept};
+use crate::system::watchdog::{self, Pulse};
 use crate::system::{limits, logging};
 
 /// Files of the daemon are its own and its group's.
 const UMASK: u32 = 0o027;
 
 /// Serves in the foreground until SIGTERM, SIGINT or a failure of the storage.
-pub fn run(config: &Config) -> Result<(), Failure> {
+pub fn run(config: Config) -> Result<(), Failure> {
+    // Before there is a second thread.
+    let kept = Kept::take();
     logging::start(config.log.level)?;
+    if let Err(error) = limits::keep_memory_private() {
+        log::warn!("a core dump of this process would hold keys: {error}");
+    }
     let runtime = runtime()?;
     let stop = {
         let _guard = runtime.enter();
         asked_to_stop()?
     };
     let (ready, _) = oneshot::channel();
-    let served = runtime.block_on(serve(config, ready, stop));
+    let served = runtime.block_on(serve(config, kept, ready, stop));
     log::logger().flush();
     served
 }
@@ -54,7 +58,8 @@ pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
 
 /// Builds the parts, serves until `stop`, and ends in order. `ready` hears where it listens.
 pub async fn serve(
-    config: &Config,
+    config: Config,
+    kept: Kept,
     ready: oneshot::Sender<SocketAddr>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
@@ -63,33 +68,26 @@ pub async fn serve(
         log::warn!("the limit of open files cannot be raised: {error}");
     }
     make_state_dir(&config.state_dir)?;
-    let callers = Callers::load(&config.callers)?;
     // Takes the lock: whatever else is made in the state directory is made once.
     let long_work = LongWork::begin("making database and tape agree");
     let (store, writing) = Store::open(&config.state_dir, config.mode, config.disk_reserve)?;
     drop(long_work);
-    let tls = server_tls(config)?;
-    let upstream = head_office::upstream(config)?;
-    let listener = listen(config.endpoint.listen).await?;
+    let prepared = Prepared::of(config.clone())?;
+    let listener = listen(kept, config.endpoint.listen).await?;
     let address = listener.local_addr()?;
-    let passing_on = upstream.map(|upstream| PassingOn::start(config, &store, upstream));
-    let passing_on = passing_on.transpose()?;
-    let relay = passing_on.as_ref().map(PassingOn::handle);
+    let in_force = Arc::new(InForce::begin(prepared, store.clone())?);
     let last_check = LastCheck::default();
-    let people =
-        People::start(config, (address, &tls.config), &store, relay, last_check.clone()).await?;
+    let people = People::start(&config, address, &store, &in_force, last_check.clone()).await?;
 
-    log::info!("certificate SHA-256 fingerprint {}", tls.certificate.fingerprint);
-    if config.callers.is_empty() {
-        log::warn!("no caller is configured: every request is answered -1001");
-    }
     log::info!("listening on {address}, mode {}", config.mode.as_str());
+    let door = Arc::new(Pulse::default());
+    watchdog::start(vec![store.health().pulse(), Arc::clone(&door)]);
     notify::ready();
     let _ = ready.send(address);
     checks::start(config.state_dir.clone(), last_check)?;
 
+    drop(store);
     let Writing { thread, failed } = writing;
-    let endpoint = Arc::new(Endpoint::new(rules(config), callers, store));
     let limits = Limits {
         connections_max: config.endpoint.connections_max,
         connections_per_address_max: config.endpoint.connections_per_address_max,
@@ -104,14 +102,14 @@ pub async fn serve(
         notify::stopping();
         let _ = stop_people.send(true);
     };
-    let security = Security::Tls(tls.config);
-    let drained = listener::serve(listener, security, limits, endpoint, shutdown).await;
+    let (security, endpoint) = (Security::Tls(in_force.tls()), in_force.endpoint());
+    let beat = || door.beat();
+    let drained = listener::serve(listener, security, limits, endpoint, beat, shutdown).await;
     log_end(drained);
     // What was confirmed last may still leave.
-    if let Some(passing_on) = passing_on {
-        passing_on.end().await;
-    }
+    in_force.end().await;
     people.end().await;
+    drop(in_force);
     // The last handle to the store is gone with these three, so the writer ends by itself.
     let _ = tokio::task::spawn_blocking(move || thread.join()).await;
     if storage_failed {
@@ -136,18 +134,6 @@ fn log_end(drained: Drained) {
     );
 }
 
-fn rules(config: &Config) -> Rules {
-    Rules {
-        mode: config.mode,
-        contracts: config.endpoint.contracts,
-        prefixes: config.endpoint.prefixes.clone(),
-        code_form: match config.endpoint.reply_code {
-            ReplyCode::String => CodeForm::String,
-            ReplyCode::Number => CodeForm::Number,
-        },
-    }
-}
-
 /// The package makes the state directory; without it, it is made here, and made durable.
 fn make_state_dir(state_dir: &Path) -> Result<(), Failure> {
     if state_dir.is_dir() {
@@ -161,12 +147,19 @@ fn make_state_dir(state_dir: &Path) -> Result<(), Failure> {
     })
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| {
+/// The socket that tills connect to: the one of the process before, when it was kept, or a new one,
+/// to be kept for the next.
+async fn listen(kept: Kept, address: SocketAddr) -> Result<TcpListener, Failure> {
+    if let Some(listener) = kept.listener(address)? {
+        return Ok(TcpListener::from_std(listener)?);
+    }
+    let listener = TcpListener::bind(address).await.map_err(|error| {
         let message =
             format!("cannot listen on {address}: {error}; is another program there? (ss -ltnp)");
         Failure::new(Exit::Error, message)
-    })
+    })?;
+    sockets::keep(&listener);
+    Ok(listener)
 }
 
 /// Resolves at SIGTERM, as systemd sends it, or at Ctrl-C.

@@ -16,11 +16,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 use super::checks::LastCheck;
+use super::reload::Shown;
 use crate::config::Config;
 use crate::domain::contract::Mode;
 use crate::domain::time::{AcceptedAt, BusinessDate};
 use crate::operator::snapshot::{
-    Books, Disk, Door, HeadOffice, Link, LinkState, Moment, Rows, SCHEMA_VERSION, Snapshot, Today,
+    Books, Disk, Door, Link, LinkState, Moment, Rows, SCHEMA_VERSION, Snapshot, Today,
 };
 use crate::relay;
 use crate::store::reader::Reader;
@@ -56,8 +57,8 @@ pub struct Subjects {
     pub control: Door,
     /// The storage.
     pub health: Arc<Health>,
-    /// What sends, if anything does.
-    pub relay: Option<relay::Handle>,
+    /// What is configured.
+    pub shown: watch::Receiver<Shown>,
     /// The last check of both witnesses.
     pub last_check: LastCheck,
 }
@@ -86,14 +87,8 @@ impl Snapshots {
     pub fn start(config: &Config, subjects: Subjects) -> Result<Snapshots, OpenError> {
         let reader = Reader::open(&config.state_dir)?;
         let now = Moment(AcceptedAt::new(clock::now()));
-        let upstream = config.upstream.as_ref();
         let mut photographer = Photographer {
             mode: config.mode,
-            head_office: upstream.map(|upstream| HeadOffice {
-                branch: upstream.branch.as_str().to_owned(),
-                host: upstream.url.host().unwrap_or_default().to_owned(),
-                link: None,
-            }),
             started_at: now,
             counter: Counter::new(reader, now),
             subjects,
@@ -121,7 +116,6 @@ impl Snapshots {
 
 struct Photographer {
     mode: Mode,
-    head_office: Option<HeadOffice>,
     started_at: Moment,
     counter: Counter,
     subjects: Subjects,
@@ -152,9 +146,9 @@ impl Photographer {
 
     fn take(&mut self) -> Snapshot {
         let now = AcceptedAt::new(clock::now());
-        let books = self.counter.count(now, self.head_office.is_some());
-        let Subjects { endpoint, operator, control, health, relay, last_check } = &self.subjects;
-        let mut head_office = self.head_office.clone();
+        let Shown { callers, mut head_office, relay } = self.subjects.shown.borrow().clone();
+        let books = self.counter.count(now, head_office.is_some());
+        let Subjects { endpoint, operator, control, health, last_check, .. } = &self.subjects;
         if let (Some(office), Some(relay)) = (&mut head_office, relay) {
             office.link = Some(link(relay.state(), self.counter.last_delivered_at));
         }
@@ -167,6 +161,7 @@ impl Photographer {
             endpoint: *endpoint,
             operator: operator.borrow().clone(),
             control: control.clone(),
+            callers,
             condition: health.condition(),
             disk: Disk { free_bytes: health.free_bytes(), reserve_bytes: health.disk_reserve() },
             books,

@@ -4,8 +4,10 @@
 //! fields, identity, paid. Knows no SQL and no sockets.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
@@ -50,8 +52,11 @@ const TAPE_HEADER: &str = "tilld-tape";
 const HAVE_HEADER: HeaderName = HeaderName::from_static("tilld-have");
 const HELD_HEADER: HeaderName = HeaderName::from_static("tilld-held");
 
-/// By which rules this endpoint judges what its callers send.
+/// By which rules this endpoint judges what is sent to it. A request is judged by the same ones
+/// from its first check to its answer.
 pub struct Rules {
+    /// Who may call.
+    pub callers: Callers,
     /// Live or sandbox.
     pub mode: Mode,
     /// How often a contract may be collected.
@@ -64,10 +69,19 @@ pub struct Rules {
 
 /// Answers `collectionCollect`.
 pub struct Endpoint {
-    rules: Rules,
-    callers: Callers,
+    rules: ArcSwap<Rules>,
     store: Store,
     throttle: Throttle,
+}
+
+impl Rules {
+    /// What a caller's values are held against. What a branch relays was already answered 1000.
+    fn terms(&self, provenance: &Provenance) -> Terms<'_> {
+        match provenance.branch {
+            Some(_) => Terms { mode: Mode::Live, prefixes: &[] },
+            None => Terms { mode: self.mode, prefixes: &self.prefixes },
+        }
+    }
 }
 
 /// A reply on its way out.
@@ -90,23 +104,29 @@ struct Judged {
 
 impl Endpoint {
     /// An endpoint that records into `store`.
-    pub fn new(rules: Rules, callers: Callers, store: Store) -> Endpoint {
-        Endpoint { rules, callers, store, throttle: Throttle::default() }
+    pub fn new(rules: Rules, store: Store) -> Endpoint {
+        Endpoint { rules: ArcSwap::from_pointee(rules), store, throttle: Throttle::default() }
+    }
+
+    /// Judges by these rules whatever comes from now on.
+    pub fn set_rules(&self, rules: Rules) {
+        self.rules.store(Arc::new(rules));
     }
 
     /// From a complete body to a reply; `None` when it is not known who sent it. `named` is the
     /// caller's name in the path.
-    async fn collect(
+    async fn collect<'a>(
         &self,
+        rules: &'a Rules,
         peer: &Peer,
         headers: &HeaderMap,
         named: Option<&str>,
         body: &[u8],
-    ) -> Option<Answer<'_>> {
+    ) -> Option<Answer<'a>> {
         let form = form_of(body);
         let opened = match form {
             Form::Json => None,
-            Form::Encrypted => Some(self.callers.open(body)?),
+            Form::Encrypted => Some(rules.callers.open(body)?),
         };
         let password = opened.as_ref().map(|opened| opened.password);
         let text = opened.as_ref().map_or(body, |opened| opened.text.as_bytes());
@@ -120,7 +140,7 @@ impl Endpoint {
             named,
             branch: header(headers, BRANCH_HEADER),
         };
-        let (caller, key_id) = self.callers.verify(&request, &circumstances)?;
+        let (caller, key_id) = rules.callers.verify(&request, &circumstances)?;
         let provenance = Provenance {
             caller: caller.user_name.clone(),
             branch: caller.branch.clone(),
@@ -131,8 +151,8 @@ impl Endpoint {
             form,
             body_digest: request.body_digest(),
         };
-        let outcome = match request.confirmation(&self.terms(&provenance)) {
-            Ok(confirmation) => self.record(confirmation, &provenance).await,
+        let outcome = match request.confirmation(&rules.terms(&provenance)) {
+            Ok(confirmation) => self.record(rules, confirmation, &provenance).await,
             Err(refusal) => Ok(Judged::new(refusal.into())),
         };
         let outcome = match outcome {
@@ -144,23 +164,16 @@ impl Endpoint {
         Some(Answer::of(outcome, password))
     }
 
-    /// What a caller's values are held against. What a branch relays was already answered 1000.
-    fn terms(&self, provenance: &Provenance) -> Terms<'_> {
-        match provenance.branch {
-            Some(_) => Terms { mode: Mode::Live, prefixes: &[] },
-            None => Terms { mode: self.rules.mode, prefixes: &self.rules.prefixes },
-        }
-    }
-
     async fn record(
         &self,
+        rules: &Rules,
         confirmation: Confirmation,
         provenance: &Provenance,
     ) -> Result<Judged, Unavailable> {
         let started = clock::monotonic();
         let rule = match provenance.branch {
             Some(_) => Rule::Relayed,
-            None => Rule::Policy(self.rules.contracts),
+            None => Rule::Policy(rules.contracts),
         };
         let collection = confirmation.collection.clone();
         let waiting = self.store.record(confirmation, provenance.clone(), rule)?;
@@ -211,7 +224,7 @@ impl Endpoint {
         Ok(judged)
     }
 
-    async fn verification_failed(&self, peer: &Peer, turn: &Turn) -> Answer<'_> {
+    async fn verification_failed(&self, peer: &Peer, turn: &Turn) -> Answer<'static> {
         let delay = self.throttle.wrong_key(peer.address, clock::monotonic());
         if delay.is_zero() {
             log::warn!(
@@ -224,31 +237,6 @@ impl Endpoint {
             tokio::time::sleep(delay).await;
         }
         Answer::new(Reply::verification_failed(), None)
-    }
-
-    fn respond(&self, answer: &Answer<'_>) -> Response<Full<Bytes>> {
-        let json = answer.reply.to_json(clock::now(), self.rules.code_form);
-        let (content_type, body) = match answer.password {
-            // Nobody may learn from the form of the answer whether a password was right.
-            Some(password) if answer.reply.code() != Code::VerificationFailed => {
-                ("text/plain", password.seal(&json))
-            }
-            _ => ("application/json", json),
-        };
-        let mut response = Response::new(Full::from(body));
-        *response.status_mut() = answer.status;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        if answer.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        if let Some((epoch, Holdings { up_to, count })) = answer.held {
-            for (name, number) in [(HAVE_HEADER, up_to), (HELD_HEADER, count)] {
-                let value = HeaderValue::try_from(format!("{epoch}-{number}")).ok();
-                headers.extend(value.map(|value| (name, value)));
-            }
-        }
-        response
     }
 }
 
@@ -279,12 +267,13 @@ impl listener::Service for Endpoint {
         match read_body(body).await {
             Ok(_) if !turn.begin() => closing(StatusCode::SERVICE_UNAVAILABLE, "too busy\n"),
             Ok(body) => {
-                let headers = &head.headers;
-                let answer = match self.collect(peer, headers, named.as_deref(), &body).await {
+                let (rules, headers) = (self.rules.load_full(), &head.headers);
+                let collected = self.collect(&rules, peer, headers, named.as_deref(), &body).await;
+                let answer = match collected {
                     Some(answer) => answer,
                     None => self.verification_failed(peer, turn).await,
                 };
-                self.respond(&answer)
+                answer.response(rules.code_form)
             }
             Err(refused) => refused.response(),
         }
@@ -307,6 +296,31 @@ impl<'a> Answer<'a> {
                 Answer { status, ..Answer::new(Reply::unpredictable(), password) }
             }
         }
+    }
+
+    fn response(&self, code_form: CodeForm) -> Response<Full<Bytes>> {
+        let json = self.reply.to_json(clock::now(), code_form);
+        let (content_type, body) = match self.password {
+            // Nobody may learn from the form of the answer whether a password was right.
+            Some(password) if self.reply.code() != Code::VerificationFailed => {
+                ("text/plain", password.seal(&json))
+            }
+            _ => ("application/json", json),
+        };
+        let mut response = Response::new(Full::from(body));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if let Some((epoch, Holdings { up_to, count })) = self.held {
+            for (name, number) in [(HAVE_HEADER, up_to), (HELD_HEADER, count)] {
+                let value = HeaderValue::try_from(format!("{epoch}-{number}")).ok();
+                headers.extend(value.map(|value| (name, value)));
+            }
+        }
+        response
     }
 }
 
@@ -453,22 +467,11 @@ fn log_collection(
 
 #[cfg(test)]
 mod tests {
-    use tempfile::TempDir;
-
     use super::*;
 
     #[test]
     fn a_full_queue_is_answered_503_and_minus_1009_and_when_to_come_again() {
-        let state_dir = TempDir::new().unwrap();
-        let (store, _writing) = Store::open(state_dir.path(), Mode::Live, 0).unwrap();
-        let rules = Rules {
-            mode: Mode::Live,
-            contracts: ContractPolicy::Single,
-            prefixes: Vec::new(),
-            code_form: CodeForm::String,
-        };
-        let endpoint = Endpoint::new(rules, Callers::load(&[]).unwrap(), store);
-        let answered = |unavailable| endpoint.respond(&Answer::of(Err(unavailable), None));
+        let answered = |unavailable| Answer::of(Err(unavailable), None).response(CodeForm::String);
         let full = answered(Unavailable::QueueFull);
         assert_eq!(full.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(full.headers()[RETRY_AFTER], "1");

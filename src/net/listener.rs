@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -33,7 +34,7 @@ use rustls::ServerConfig;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -66,6 +67,9 @@ pub const DRAIN_GRACE: Duration = Duration::from_millis(500);
 /// How long nothing is accepted when the machine is out of descriptors or memory: the connection
 /// stays in the kernel's queue, and trying again at once would only burn the processor.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often a listener that can accept says so.
+pub const BEAT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a connection that did not speak TLS may still send while it reads why it is closed.
 const PLAIN_BYTES_MAX: u64 = 64 * 1024;
@@ -132,30 +136,34 @@ pub struct Drained {
 pub enum Security {
     /// Nothing: for a socket that only this machine reaches.
     Plain,
-    /// TLS.
-    Tls(Arc<ServerConfig>),
+    /// TLS, as it is configured when a connection begins.
+    Tls(SharedTls),
 }
 
+/// A TLS configuration that can be replaced while it is in use.
+pub type SharedTls = Arc<ArcSwap<ServerConfig>>;
+
 /// Serves until `shutdown` is done, and then within [`DRAIN_TIME`] everybody who is connected by
-/// then, also those whom only the kernel has accepted yet.
+/// then, also those whom only the kernel has accepted yet. Calls `beat` about once a
+/// [`BEAT_INTERVAL`] while it can accept.
 pub async fn serve<S: Service>(
     listener: TcpListener,
     security: Security,
     limits: Limits,
     service: Arc<S>,
+    beat: impl Fn(),
     shutdown: impl Future<Output = ()>,
 ) -> Drained {
     let seats = Seats::new(limits);
-    let acceptor = match security {
-        Security::Plain => None,
-        Security::Tls(config) => Some(TlsAcceptor::from(config)),
-    };
     let start = |socket: TcpStream, seat: Seat| {
         let seat = Arc::new(seat);
         let service = Arc::clone(&service);
-        match acceptor.clone() {
-            None => tokio::spawn(attend(future::ready(greet_plain(socket)), seat, service)),
-            Some(acceptor) => {
+        match &security {
+            Security::Plain => {
+                tokio::spawn(attend(future::ready(greet_plain(socket)), seat, service))
+            }
+            Security::Tls(config) => {
+                let acceptor = TlsAcceptor::from(config.load_full());
                 let greeting = greet(socket, acceptor, Arc::clone(&seat));
                 tokio::spawn(attend(greeting, seat, service))
             }
@@ -163,11 +171,17 @@ pub async fn serve<S: Service>(
     };
 
     let mut door = Door { listener, short: false };
+    let mut beats = interval(BEAT_INTERVAL);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut shutdown = pin!(shutdown);
     let in_hand = loop {
         let (socket, address) = tokio::select! {
             biased;
             () = &mut shutdown => break None,
+            _ = beats.tick() => {
+                beat();
+                continue;
+            }
             next = door.next() => next,
         };
         let seat = tokio::select! {

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config;
 use crate::domain::flags::Flag;
+use crate::domain::provenance::KeyId;
 use crate::domain::time::BusinessDate;
 
 /// Takes collectionCollect confirmations in a branch and never loses one.
@@ -88,6 +89,11 @@ pub enum Command {
         #[arg(long)]
         despite_damage: bool,
     },
+    /// Take a changed configuration, its keys and certificates into the running daemon
+    Reload,
+    /// The keys that callers authenticate with
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// The configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -123,6 +129,41 @@ pub enum SyncCommand {
         #[arg(long, value_enum, default_value_t)]
         output: Output,
     },
+}
+
+/// Commands about keys. Several keys of a caller are taken at the same time, so that one can be
+/// replaced while both are in use.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Add a key, read from standard input, and reload
+    Add(KeyArgs),
+    /// List the keys by their ids: since when they are there, and when one was last used
+    List {
+        /// Of this caller only
+        caller: Option<String>,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Drop a key, and reload
+    Drop {
+        /// Whose, and of which kind
+        #[command(flatten)]
+        whose: KeyArgs,
+        /// The key's id, as `tilld key list` shows it
+        #[arg(value_parser = KeyId::parse)]
+        key: KeyId,
+    },
+}
+
+/// Whose keys.
+#[derive(Args, Debug)]
+pub struct KeyArgs {
+    /// The caller, by its user name
+    pub caller: String,
+    /// The passwords of encrypted bodies instead of the keys
+    #[arg(long)]
+    pub encryption: bool,
 }
 
 /// Commands about the configuration.

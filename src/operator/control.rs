@@ -45,6 +45,8 @@ pub enum Request {
         /// Who wishes it.
         actor: String,
     },
+    /// Take the configuration as it is on the disk now.
+    Reload,
 }
 
 /// Which parked collections.
@@ -77,6 +79,11 @@ pub enum Reply {
     SentAgain {
         /// How many.
         count: usize,
+    },
+    /// The configuration is taken.
+    Reloaded {
+        /// What is in force now, in a line.
+        summary: String,
     },
     /// It was not done.
     Failed {
@@ -203,6 +210,7 @@ mod tests {
             Request::SyncWait { timeout_ms: 60_000 },
             Request::Retry { which: these, actor: actor.clone() },
             Request::Retry { which: Which::AllParked, actor },
+            Request::Reload,
         ] {
             let line = line_of(&request);
             assert_eq!(line.iter().position(|byte| *byte == b'\n'), Some(line.len() - 1));
@@ -214,6 +222,7 @@ mod tests {
             Reply::Status { snapshot: snapshot.clone() },
             Reply::Waited { is_empty: false, snapshot },
             Reply::SentAgain { count: 3 },
+            Reply::Reloaded { summary: "1 caller".to_owned() },
             failure.into(),
         ] {
             let line = line_of(&reply);

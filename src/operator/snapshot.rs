@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub operator: Door,
     /// The control socket.
     pub control: Door,
+    /// How many callers are configured.
+    pub callers: usize,
     /// Whether collections can be recorded.
     pub condition: Condition,
     /// The disk of the state directory.
@@ -221,6 +223,9 @@ impl Snapshot {
     /// All that matters in one line, as in "412 today, 3 waiting, line down since 10:12".
     pub fn one_line(&self) -> String {
         let mut parts = vec![format!("{} today", self.books.today.count)];
+        if self.callers == 0 {
+            parts.push("unconfigured".to_owned());
+        }
         let Rows { count: waiting, .. } = self.books.queued;
         if waiting > 0 && !self.sends_nothing() {
             parts.push(format!("{waiting} waiting"));
@@ -337,6 +342,12 @@ fn warnings(snapshot: &Snapshot) -> Vec<Warning> {
     let mut warn = |what: String, remedy: &str| {
         warnings.push(Warning { what, remedy: remedy.to_owned() });
     };
+    if snapshot.callers == 0 {
+        warn(
+            "unconfigured: no caller, so every request is answered -1001".to_owned(),
+            "add a [[caller]] to the configuration, then `tilld key add` its key",
+        );
+    }
     let books = &snapshot.books;
     if books.parked.count > 0 {
         let parked = counted(books.parked.count, "collection");
@@ -412,6 +423,7 @@ pub(super) mod tests {
             started_at: moment(0),
             at: moment(150 * MIN),
             endpoint: "0.0.0.0:8443".parse().unwrap(),
+            callers: 1,
             operator: Door { address: Some("127.0.0.1:9443".to_owned()), trouble: None },
             control: Door { address: Some("/run/tilld/tilld.sock".to_owned()), trouble: None },
             condition: Condition::Recording,

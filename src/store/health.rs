@@ -2,11 +2,12 @@
 //! read by whoever reports it, without asking the writer anything.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 use crate::system::limits;
+use crate::system::watchdog::Pulse;
 
 /// Whether new collections can be recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +43,7 @@ pub struct Health {
     state_dir: PathBuf,
     disk_reserve: u64,
     told: Mutex<Told>,
+    pulse: Arc<Pulse>,
 }
 
 /// What the writer told.
@@ -54,7 +56,7 @@ struct Told {
 impl Health {
     pub(super) fn new(state_dir: PathBuf, disk_reserve: u64) -> Health {
         let told = Told { condition: Condition::Recovering, recovered: Recovered::default() };
-        Health { state_dir, disk_reserve, told: Mutex::new(told) }
+        Health { state_dir, disk_reserve, told: Mutex::new(told), pulse: Arc::default() }
     }
 
     /// Whether collections can be recorded now. The disk is asked here: the writer asks only when
@@ -82,8 +84,15 @@ impl Health {
         self.told().recovered
     }
 
+    /// Beats while the writer gets on.
+    pub fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
+    }
+
+    /// The writer has come round once more.
     pub(super) fn tell(&self, condition: Condition) {
         self.told().condition = condition;
+        self.pulse.beat();
     }
 
     pub(super) fn count(&self, recovered: Recovered) {

@@ -7,17 +7,23 @@ use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::collections::{self, Entry, EntryRow, Repeats, Variant};
+use super::columns::{parsed, text};
 use super::deliveries::{self, Delivery, KeptAttempt};
 use super::refusals::{self, KeptRefusal};
 use super::relays::{self, Branch};
 use super::{OpenError, outbox, schema};
 use crate::domain::amount::Centavos;
+use crate::domain::collection::UserName;
 use crate::domain::decision::Sequence;
 use crate::domain::flags::Flag;
+use crate::domain::provenance::KeyId;
 use crate::domain::time::{AcceptedAt, BusinessDate};
 
 /// Rows a page; a read transaction lasts no longer than one page.
 pub const PAGE_ROWS: usize = 500;
+
+/// How far back it is looked when a key was last used: read in a tenth of a second.
+const USES_ROWS: i64 = 100_000;
 
 /// So many collections at the most are told for one REF.
 const STORIES_MAX: usize = 50;
@@ -264,6 +270,20 @@ impl Reader {
         let last =
             self.connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?;
         Ok(last.and_then(|ms| AcceptedAt::from_unix_ms(ms).ok()))
+    }
+
+    /// By key of a caller, when a collection was last recorded under it; looks at the last
+    /// 100,000 collections.
+    pub fn last_uses(&self, caller: &UserName) -> Result<Vec<(KeyId, AcceptedAt)>, OpenError> {
+        let sql = "SELECT key_id, max(accepted_at) FROM
+                   (SELECT key_id, caller, accepted_at FROM collection
+                    ORDER BY sequence DESC LIMIT ?2)
+                   WHERE caller = ?1 GROUP BY key_id";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let uses = statement.query_map((caller.as_str(), USES_ROWS), |row| {
+            Ok((text(row, 0, KeyId::parse)?, parsed(row, 1, AcceptedAt::from_unix_ms)?))
+        })?;
+        Ok(uses.collect::<Result<_, _>>()?)
     }
 
     /// The branches that relay to here, by name.

@@ -38,9 +38,11 @@ const BATCH_COMMANDS_MAX: usize = 1024;
 /// crash faster.
 const CHECKPOINT_PAGES: u32 = 4096;
 
-/// How often a checkpoint that failed for lack of space at start, or a tape that takes nothing, is
-/// tried again.
+/// How often a checkpoint that failed for lack of space at start is tried again.
 const RECOVERY_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often a writer with nothing to do looks after its house, and shows that it is alive.
+const BEAT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The writer at work. It ends when every [`Store`] is dropped and its queue is empty.
 pub struct Writing {
@@ -148,12 +150,7 @@ struct Written {
 impl Writer {
     fn run(mut self, commands: &Receiver<Command>) {
         loop {
-            let first = if self.is_tape_complete() {
-                commands.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            } else {
-                commands.recv_timeout(RECOVERY_INTERVAL)
-            };
-            match first {
+            match commands.recv_timeout(BEAT_INTERVAL) {
                 Ok(first) => {
                     let mut batch = vec![first];
                     batch.extend(commands.try_iter().take(BATCH_COMMANDS_MAX - 1));

@@ -3,14 +3,26 @@
 use std::io;
 use std::path::Path;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+};
 
 /// Raises the soft limit of open files to the hard one, and returns it: each connection needs one,
 /// and the usual soft limit of 1024 is for programs that still use `select`.
 pub fn raise_open_files() -> io::Result<u64> {
-    let maximum = getrlimit(Resource::Nofile).maximum;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        // Nor asked for: the sandbox of the unit, which has set both, refuses to set any.
+        return Ok(maximum.unwrap_or(u64::MAX));
+    }
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
     Ok(maximum.unwrap_or(u64::MAX))
+}
+
+/// Keeps this process's memory, which holds keys, out of core dumps and away from other processes
+/// of the same user.
+pub fn keep_memory_private() -> io::Result<()> {
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 /// The bytes that this process may still write to the file system that holds a directory.

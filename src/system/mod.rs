@@ -5,3 +5,5 @@ pub mod entropy;
 pub mod limits;
 pub mod logging;
 pub mod notify;
+pub mod sockets;
+pub mod watchdog;

@@ -48,7 +48,7 @@ impl LongWork {
 }
 
 /// A service manager that does not listen is no reason to stop.
-fn tell(states: &[NotifyState<'_>]) {
+pub(super) fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         log::debug!("systemd was not told: {error}");
     }

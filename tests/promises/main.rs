@@ -52,6 +52,9 @@ mod foreign_clients;
 mod operating;
 
 #[cfg(test)]
+mod reload;
+
+#[cfg(test)]
 mod status;
 
 #[cfg(test)]

@@ -120,6 +120,10 @@ impl Rig {
         tokio::spawn(attend(greeting, seat, Arc::clone(&self.probe)));
     }
 
+    fn security(&self) -> Security {
+        Security::Tls(Arc::new(ArcSwap::new(Arc::clone(&self.server))))
+    }
+
     /// The whole listener on a socket.
     async fn listening(&self, limits: Limits) -> Listening {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -127,9 +131,10 @@ impl Rig {
         let (shutdown, asked_to_end) = oneshot::channel::<()>();
         let serving = tokio::spawn(serve(
             listener,
-            Security::Tls(Arc::clone(&self.server)),
+            self.security(),
             limits,
             Arc::clone(&self.probe),
+            || {},
             async move { drop(asked_to_end.await) },
         ));
         Listening { address, serving, shutdown }
@@ -501,8 +506,8 @@ async fn who_is_connected_when_the_shutdown_comes_is_still_served() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let socket = TcpStream::connect(address).await.unwrap();
-    let (tls, probe) = (Security::Tls(Arc::clone(&rig.server)), Arc::clone(&rig.probe));
-    let serving = serve(listener, tls, limits(8, 8), probe, std::future::ready(()));
+    let (tls, probe) = (rig.security(), Arc::clone(&rig.probe));
+    let serving = serve(listener, tls, limits(8, 8), probe, || {}, std::future::ready(()));
     let (drained, answer) = tokio::join!(serving, async {
         let mut till = rig.client().connect(server_name(), socket).await.unwrap();
         send(&mut till, REQUEST).await;
@@ -520,7 +525,7 @@ async fn without_tls_it_serves_plain_http_under_the_same_bounds() {
     let mut socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let probe = Arc::clone(&rig.probe);
     let shutdown = std::future::ready(());
-    let serving = serve(listener, Security::Plain, limits(8, 8), probe, shutdown);
+    let serving = serve(listener, Security::Plain, limits(8, 8), probe, || {}, shutdown);
     let (drained, answer) = tokio::join!(serving, async {
         send(&mut socket, REQUEST).await;
         response(&mut socket).await

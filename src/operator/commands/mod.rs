@@ -3,6 +3,8 @@
 mod books;
 mod cert;
 mod check;
+mod key;
+mod reload;
 mod status;
 mod sync;
 mod witnesses;
@@ -28,6 +30,8 @@ pub fn run(command: &Command, config: &Config) -> Option<Result<(), Failure>> {
             witnesses::verify(config, Range { from: *from, to: *to }, *output)
         }
         Command::Rebuild { despite_damage } => witnesses::rebuild(config, *despite_damage),
+        Command::Reload => reload::run(config),
+        Command::Key(command) => key::key(config, command),
         Command::Config(ConfigCommand::Check) => check::config_check(config),
         Command::Cert(CertCommand::Show { pem, output }) => cert::show(config, *pem, *output),
     })

@@ -217,7 +217,7 @@ impl Log {
 }
 
 fn spawn(mut command: Command) -> Child {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
     command.spawn().expect("tilld can be run")
 }
 

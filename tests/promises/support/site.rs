@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -197,6 +197,7 @@ impl Site {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", &nobody, "--regid", &nobody, "--clear-groups"]);
         command.arg(program).args(arguments).arg("--config").arg(self.config());
+        command.stdin(Stdio::null());
         command
     }
 
@@ -212,13 +213,14 @@ impl Site {
 
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tilld"));
-        command.args(arguments).arg("--config").arg(self.config());
+        command.args(arguments).arg("--config").arg(self.config()).stdin(Stdio::null());
         command
     }
 
     /// `tilld serve` behind the words of another command.
     pub fn wrapped(&self, mut wrapper: Command) -> Command {
         wrapper.arg(env!("CARGO_BIN_EXE_tilld")).args(["serve", "--config"]).arg(self.config());
+        wrapper.stdin(Stdio::null());
         wrapper
     }
 

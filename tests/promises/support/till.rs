@@ -82,7 +82,7 @@ pub fn tcp_from(source: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
 impl Till {
     /// Connects and completes the handshake.
     pub fn connect(to: SocketAddr, tls: &Arc<ClientConfig>) -> io::Result<Till> {
-        Self::over(TcpStream::connect(to)?, tls)
+        Self::on(TcpStream::connect(to)?, tls)
     }
 
     /// The same from another loopback address.
@@ -91,10 +91,11 @@ impl Till {
         to: SocketAddr,
         tls: &Arc<ClientConfig>,
     ) -> io::Result<Till> {
-        Self::over(tcp_from(source, to)?, tls)
+        Self::on(tcp_from(source, to)?, tls)
     }
 
-    fn over(tcp: TcpStream, tls: &Arc<ClientConfig>) -> io::Result<Till> {
+    /// Completes the handshake on a connection that is there.
+    pub fn on(tcp: TcpStream, tls: &Arc<ClientConfig>) -> io::Result<Till> {
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(ANSWER_TIME_MAX))?;
         tcp.set_write_timeout(Some(ANSWER_TIME_MAX))?;

@@ -1,0 +1,244 @@
+//! What is configured, in force: taken at the start, and again when somebody asks for it, all of it
+//! or nothing.
+//!
+//! What a reload cannot change says so: a restart takes it, and no till is refused meanwhile.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Mutex, watch};
+use tokio::task::spawn_blocking;
+
+use super::certificate::server_tls;
+use super::head_office::{self, PassingOn, Way};
+use crate::config::{Config, ReplyCode};
+use crate::endpoint::{Callers, Endpoint, Rules};
+use crate::net::listener::SharedTls;
+use crate::net::tls::ServerTls;
+use crate::operator::snapshot;
+use crate::operator::{Exit, Failure};
+use crate::relay;
+use crate::skypay::reply::CodeForm;
+use crate::store::Store;
+
+/// What of the configuration people are shown, and what runs because of it.
+#[derive(Clone)]
+pub struct Shown {
+    /// How many callers there are.
+    pub callers: usize,
+    /// Where collections go.
+    pub head_office: Option<snapshot::HeadOffice>,
+    /// What sends them there.
+    pub relay: Option<relay::Handle>,
+}
+
+/// A configuration with everything that it names read and found good; nothing of it is in force.
+pub struct Prepared {
+    config: Config,
+    rules: Rules,
+    tls: ServerTls,
+    way: Option<Way>,
+}
+
+impl Prepared {
+    /// Reads keys, certificates and passwords.
+    pub fn of(config: Config) -> Result<Prepared, Failure> {
+        Ok(Prepared {
+            rules: rules(&config)?,
+            tls: server_tls(&config)?,
+            way: head_office::way(&config)?,
+            config,
+        })
+    }
+
+    /// In one line, for the log and for whoever asked.
+    fn summary(&self) -> String {
+        let callers = match self.config.callers.len() {
+            0 => "no caller: every request is answered -1001".to_owned(),
+            1 => "1 caller".to_owned(),
+            count => format!("{count} callers"),
+        };
+        let head_office = match (&self.way, &self.config.upstream) {
+            (Some(way), _) => format!("head office at {}", way.host()),
+            (None, Some(_)) => "a sandbox, so nothing is sent to [upstream]".to_owned(),
+            (None, None) => "collections are kept here".to_owned(),
+        };
+        let fingerprint = &self.tls.certificate.fingerprint;
+        format!("{callers}; {head_office}; certificate SHA-256 {fingerprint}")
+    }
+}
+
+/// The configuration in force, and the parts that follow it.
+pub struct InForce {
+    endpoint: Arc<Endpoint>,
+    tls: SharedTls,
+    store: Store,
+    shown: watch::Sender<Shown>,
+    parts: Mutex<Parts>,
+}
+
+struct Parts {
+    config: Config,
+    passing_on: Option<PassingOn>,
+    has_ended: bool,
+}
+
+impl InForce {
+    /// Puts what is prepared in force for the first time.
+    pub fn begin(prepared: Prepared, store: Store) -> Result<InForce, Failure> {
+        log::info!("configured: {}", prepared.summary());
+        let Prepared { config, rules, tls, way } = prepared;
+        let passing_on = way.map(|way| PassingOn::start(&config, &store, way)).transpose()?;
+        let (shown, _) = watch::channel(shown(&config, passing_on.as_ref()));
+        Ok(InForce {
+            endpoint: Arc::new(Endpoint::new(rules, store.clone())),
+            tls: Arc::new(ArcSwap::new(tls.config)),
+            store,
+            shown,
+            parts: Mutex::new(Parts { config, passing_on, has_ended: false }),
+        })
+    }
+
+    /// What answers tills.
+    pub fn endpoint(&self) -> Arc<Endpoint> {
+        Arc::clone(&self.endpoint)
+    }
+
+    /// What protects whoever listens.
+    pub fn tls(&self) -> SharedTls {
+        Arc::clone(&self.tls)
+    }
+
+    /// What people are shown, as it changes.
+    pub fn shown(&self) -> watch::Receiver<Shown> {
+        self.shown.subscribe()
+    }
+
+    /// Takes the configuration as it is on the disk now, and says in a line what that is. When
+    /// anything about it is wrong, nothing is changed.
+    pub async fn reload(&self) -> Result<String, Failure> {
+        let mut parts = self.parts.lock().await;
+        let taken = self.take(&mut parts).await;
+        match &taken {
+            Ok(summary) => log::info!("reloaded: {summary}"),
+            Err(failure) => {
+                log::error!("not reloaded, what was configured before stays in force: {failure}");
+            }
+        }
+        taken
+    }
+
+    async fn take(&self, parts: &mut Parts) -> Result<String, Failure> {
+        if parts.has_ended {
+            return Err(Failure::new(Exit::Error, "the daemon is stopping"));
+        }
+        let before = parts.config.clone();
+        let reading = spawn_blocking(move || {
+            let config = Config::load(&before.file)?;
+            can_follow(&before, &config)?;
+            Prepared::of(config)
+        });
+        // The process ends with a thread that panics.
+        let prepared =
+            reading.await.map_err(|error| Failure::new(Exit::Error, error.to_string()))?;
+        let prepared = prepared?;
+        let summary = prepared.summary();
+        let Prepared { config, rules, tls, way } = prepared;
+        self.follow(parts, &config, way).await?;
+        self.endpoint.set_rules(rules);
+        self.tls.store(tls.config);
+        log::set_max_level(config.log.level);
+        self.shown.send_replace(shown(&config, parts.passing_on.as_ref()));
+        parts.config = config;
+        Ok(summary)
+    }
+
+    /// Lets another relay take over when the way to head office is another one.
+    async fn follow(
+        &self,
+        parts: &mut Parts,
+        config: &Config,
+        way: Option<Way>,
+    ) -> Result<(), Failure> {
+        let present = parts.passing_on.as_ref().map(PassingOn::fingerprint);
+        if present == way.as_ref().map(Way::fingerprint) {
+            return Ok(());
+        }
+        // Never two at a time: each counts for itself what is under way.
+        if let Some(passing_on) = parts.passing_on.take() {
+            passing_on.end().await;
+        }
+        let started = way.map(|way| PassingOn::start(config, &self.store, way)).transpose();
+        parts.passing_on = started.map_err(|failure| {
+            let message = format!(
+                "{failure}; nothing is sent to head office until the daemon is restarted: \
+                 systemctl restart tilld"
+            );
+            Failure::new(failure.exit, message)
+        })?;
+        Ok(())
+    }
+
+    /// Ends what passes collections on; nothing is taken any more.
+    pub async fn end(&self) {
+        let mut parts = self.parts.lock().await;
+        parts.has_ended = true;
+        if let Some(passing_on) = parts.passing_on.take() {
+            passing_on.end().await;
+        }
+    }
+}
+
+/// Whether a running daemon can go from one configuration to the other.
+fn can_follow(before: &Config, after: &Config) -> Result<(), Failure> {
+    let limits = |config: &Config| {
+        let endpoint = &config.endpoint;
+        (endpoint.connections_max, endpoint.connections_per_address_max)
+    };
+    let listens =
+        |config: &Config| -> [SocketAddr; 2] { [config.endpoint.listen, config.operator.listen] };
+    let fixed = [
+        ("mode", before.mode == after.mode),
+        ("state_dir", before.state_dir == after.state_dir),
+        ("disk_reserve", before.disk_reserve == after.disk_reserve),
+        ("`listen`", listens(before) == listens(after)),
+        ("connections_max or connections_per_address_max", limits(before) == limits(after)),
+        ("`socket` in [operator]", before.operator.socket == after.operator.socket),
+    ];
+    match fixed.into_iter().find(|(_, is_same)| !is_same) {
+        None => Ok(()),
+        Some((what, _)) => {
+            let message = format!(
+                "{what} has changed, which takes a restart: systemctl restart tilld (no till is \
+                 refused meanwhile); nothing of the new configuration is in force"
+            );
+            Err(Failure::new(Exit::Configuration, message))
+        }
+    }
+}
+
+fn rules(config: &Config) -> Result<Rules, Failure> {
+    Ok(Rules {
+        callers: Callers::load(&config.callers)?,
+        mode: config.mode,
+        contracts: config.endpoint.contracts,
+        prefixes: config.endpoint.prefixes.clone(),
+        code_form: match config.endpoint.reply_code {
+            ReplyCode::String => CodeForm::String,
+            ReplyCode::Number => CodeForm::Number,
+        },
+    })
+}
+
+fn shown(config: &Config, passing_on: Option<&PassingOn>) -> Shown {
+    Shown {
+        callers: config.callers.len(),
+        head_office: config.upstream.as_ref().map(|upstream| snapshot::HeadOffice {
+            branch: upstream.branch.as_str().to_owned(),
+            host: upstream.url.host().unwrap_or_default().to_owned(),
+            link: None,
+        }),
+        relay: passing_on.map(PassingOn::handle),
+    }
+}
