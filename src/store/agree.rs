@@ -53,12 +53,36 @@ impl Default for Mark {
 pub struct Report {
     /// Rows that only the tape had.
     pub rows_completed: usize,
-    /// Lines that only the database had, to be written.
-    pub lines_missing: Vec<Told>,
+    /// Lines that only the database had, to be written, in their order.
+    pub lines_missing: Vec<Missing>,
     /// Files in which torn ends were set aside.
     pub set_aside: Vec<String>,
     /// What cannot be mended here, in words.
     pub damage: Vec<String>,
+}
+
+/// A line that the tape lacks, by the row that it is to tell of: there may be millions.
+#[derive(Clone, Copy, Debug)]
+pub struct Missing {
+    /// Its number.
+    pub line: i64,
+    /// What it tells of.
+    pub kind: Kind,
+    /// The row: a collection's or a refusal's number, for all else the line's.
+    pub row: i64,
+}
+
+/// What a missing line is to tell of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The database's birth.
+    Birth,
+    /// A collection.
+    Collection,
+    /// A kept refusal.
+    Refusal,
+    /// What came later: a delivery, or what a person did.
+    Later,
 }
 
 /// Why the witnesses cannot be compared.
@@ -473,13 +497,15 @@ fn rows_behind(
     connection: &Connection,
     mark: &Mark,
     seen: &HashSet<i64>,
-) -> Result<Vec<Told>, AgreeError> {
+) -> Result<Vec<Missing>, AgreeError> {
     let mut missing = Vec::new();
-    let (birth, line) = birth(connection)?;
-    if line > mark.line && !seen.contains(&line) {
-        let at = AcceptedAt::new(crate::system::clock::now());
-        missing.push(Told { line, at, what: What::Store, record: record::of_birth(&birth) });
-    }
+    let mut found = |line, kind, row| {
+        if line > mark.line && !seen.contains(&line) {
+            missing.push(Missing { line, kind, row });
+        }
+    };
+    let (_, line) = birth(connection)?;
+    found(line, Kind::Birth, line);
     let mut after = mark.sequence;
     loop {
         let page = collections::page_after(connection, after, PAGE_ROWS)?;
@@ -490,59 +516,66 @@ fn rows_behind(
             let damage = format!("collection {sequence} was altered after it was recorded");
             return Err(AgreeError::Damaged(damage));
         }
-        missing.extend(page.iter().filter(|row| !seen.contains(&row.line)).map(|row| Told {
-            line: row.line,
-            at: row.entry.accepted_at,
-            what: What::Collection,
-            record: record::of_entry(&row.entry),
-        }));
+        for row in &page {
+            found(row.line, Kind::Collection, row.entry.sequence);
+        }
     }
     let mut after = mark.refusal;
     loop {
         let page = refusals::page_after(connection, after, PAGE_ROWS)?;
         let Some(last) = page.last() else { break };
         after = last.id;
-        missing.extend(page.iter().filter(|row| !seen.contains(&row.line)).map(|row| Told {
-            line: row.line,
-            at: row.first_at,
-            what: What::Refusal,
-            record: record::of_refusal(&row.as_first()),
-        }));
-    }
-    let unseen = |line: &i64| !seen.contains(line);
-    let mut after = mark.line;
-    loop {
-        let page = deliveries::deliveries_after(connection, after, PAGE_ROWS)?;
-        let Some((last, _)) = page.last() else { break };
-        after = *last;
-        missing.extend(page.iter().filter(|(line, _)| unseen(line)).map(|(line, row)| Told {
-            line: *line,
-            at: row.at,
-            what: What::Delivery,
-            record: record::of_delivery(row),
-        }));
+        for row in &page {
+            found(row.line, Kind::Refusal, row.id);
+        }
     }
     let mut after = mark.line;
     loop {
-        let page = deliveries::acts_after(connection, after, PAGE_ROWS)?;
-        let Some((last, _)) = page.last() else { break };
+        let lines = deliveries::lines_after(connection, after, PAGE_ROWS)?;
+        let Some(last) = lines.last() else { break };
         after = *last;
-        missing.extend(page.iter().filter(|(line, _)| unseen(line)).map(|(line, row)| Told {
-            line: *line,
-            at: row.at,
-            what: What::Act,
-            record: record::of_act(row),
-        }));
+        for line in lines {
+            found(line, Kind::Later, line);
+        }
     }
-    missing.sort_unstable_by_key(|told| told.line);
+    missing.sort_unstable_by_key(|missing| missing.line);
     Ok(missing)
+}
+
+/// What missing lines are to tell.
+pub fn told(connection: &Connection, missing: &[Missing]) -> Result<Vec<Told>, AgreeError> {
+    missing.iter().map(|missing| told_by_row(connection, *missing)).collect()
+}
+
+fn told_by_row(connection: &Connection, missing: Missing) -> Result<Told, AgreeError> {
+    let Missing { line, kind, row } = missing;
+    let told = |what, at, record| Some(Told { line, at, what, record });
+    let found = match kind {
+        Kind::Birth => {
+            let (birth, _) = birth(connection)?;
+            let now = AcceptedAt::new(crate::system::clock::now());
+            told(What::Store, now, record::of_birth(&birth))
+        }
+        Kind::Collection => collections::by_sequence(connection, row)?.and_then(|row| {
+            told(What::Collection, row.entry.accepted_at, record::of_entry(&row.entry))
+        }),
+        Kind::Refusal => refusals::by_id(connection, row)?
+            .and_then(|row| told(What::Refusal, row.first_at, record::of_refusal(&row.as_first()))),
+        Kind::Later => match deliveries::delivery_in(connection, line)? {
+            Some(row) => told(What::Delivery, row.at, record::of_delivery(&row)),
+            None => deliveries::act_in(connection, line)?
+                .and_then(|row| told(What::Act, row.at, record::of_act(&row))),
+        },
+    };
+    let gone = || AgreeError::Damaged(format!("the row that line {line} is to tell of is gone"));
+    found.ok_or_else(gone)
 }
 
 /// The tape is only ever continued: a line that is missing among others stays missing, and a
 /// number that neither witness knows is a loss.
 fn report_holes(mark: &Mark, seen: &HashSet<i64>, report: &mut Report) {
     let last_seen = seen.iter().copied().max().unwrap_or(mark.line);
-    let (inside, behind): (Vec<Told>, Vec<Told>) =
+    let (inside, behind): (Vec<Missing>, Vec<Missing>) =
         std::mem::take(&mut report.lines_missing).into_iter().partition(|t| t.line < last_seen);
     for told in &inside {
         report.damaged(format!("line {} is missing on the tape; the database has it", told.line));

@@ -206,20 +206,6 @@ pub fn delivery_in(connection: &Connection, line: i64) -> rusqlite::Result<Optio
         .optional()
 }
 
-/// At most `limit` deliveries behind this line of the tape, in order, each with its line.
-pub fn deliveries_after(
-    connection: &Connection,
-    line: i64,
-    limit: usize,
-) -> rusqlite::Result<Vec<(i64, Delivery)>> {
-    connection
-        .prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM delivery WHERE line > ?1 ORDER BY line LIMIT ?2"
-        ))?
-        .query_map((line, limit), |row| Ok((row.get(8)?, delivery(row)?)))?
-        .collect()
-}
-
 /// What became of a collection, oldest first: the last one counts.
 pub fn deliveries_of(
     connection: &Connection,
@@ -263,21 +249,6 @@ pub fn act_in(connection: &Connection, line: i64) -> rusqlite::Result<Option<Act
         .prepare_cached("SELECT what, sequence, actor, at, line FROM act WHERE line = ?1")?
         .query_row([line], act)
         .optional()
-}
-
-/// At most `limit` acts behind this line of the tape, in order, each with its line.
-pub fn acts_after(
-    connection: &Connection,
-    line: i64,
-    limit: usize,
-) -> rusqlite::Result<Vec<(i64, Act)>> {
-    connection
-        .prepare_cached(
-            "SELECT what, sequence, actor, at, line FROM act WHERE line > ?1
-             ORDER BY line LIMIT ?2",
-        )?
-        .query_map((line, limit), |row| Ok((row.get(4)?, act(row)?)))?
-        .collect()
 }
 
 /// At most `limit` lines of the tape behind this one in which deliveries or acts stand, in order.

@@ -301,6 +301,14 @@ impl Tape {
         self.complete(today)
     }
 
+    /// Gives the tape up, without what a write that broke off left on it.
+    pub fn abandon(self) {
+        if let Some(file) = self.file.filter(|_| self.is_torn) {
+            // Should that fail, the next comparison sets it aside.
+            let _ = file.set_len(self.length);
+        }
+    }
+
     fn format(&mut self, told: &Told) {
         let start = self.pending.len();
         let Told { line, at, what, record } = told;

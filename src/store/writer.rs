@@ -17,14 +17,14 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use super::agree::{self, AgreeError, Report};
+use super::agree::{self, AgreeError, Kind, Missing, Report};
 use super::collections;
 use super::commands::{Bell, Command, Store};
 use super::health::{Condition, Health, Recovered};
 use super::relays::Held;
-use super::tape::{self, AppendError, Tape, Told, What};
+use super::tape::{self, AppendError, Tape, Told};
 use super::transaction::{Batch, Outcome, Standing};
-use super::{OpenError, database_path, lock, rebuild, record, schema};
+use super::{OpenError, database_path, lock, rebuild, schema};
 use crate::domain::contract::Mode;
 use crate::domain::decision::Sequence;
 use crate::domain::time::AcceptedAt;
@@ -43,6 +43,10 @@ const RECOVERY_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How often a writer with nothing to do looks after its house, and shows that it is alive.
 const BEAT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Lines that a start writes at a time on a tape that lacks them: a few megabytes, however many
+/// there are. Tests have few.
+const LINES_AT_ONCE: usize = if cfg!(test) { 3 } else { 5000 };
 
 /// The writer at work. It ends when every [`Store`] is dropped and its queue is empty.
 pub struct Writing {
@@ -353,7 +357,7 @@ impl Writer {
             return Ok(());
         }
         let agreed = agree::agree(&mut self.connection, &tape::directory(&self.state_dir));
-        let (mut tape, report) = match agreed {
+        let (tape, report) = match agreed {
             Err(error) if error.is_passing() => {
                 if self.could_write {
                     log::error!(
@@ -365,13 +369,6 @@ impl Writer {
             }
             agreed => agreed?,
         };
-        log_report(&report);
-        self.health.count(Recovered {
-            rows: report.rows_completed,
-            lines: lines_completed(&report),
-            set_aside: report.set_aside.len(),
-            damage: report.damage.len(),
-        });
         self.next_line = tape.last_line().max(agree::last_line(&self.connection)?) + 1;
         self.next_sequence = collections::last_sequence(&self.connection)? + 1;
         let now = AcceptedAt::new(clock::now());
@@ -379,18 +376,57 @@ impl Writer {
         self.taped_sequence = report
             .lines_missing
             .iter()
-            .filter(|told| told.what == What::Collection)
-            .filter_map(|told| record::entry(&told.record).ok())
-            .map(|entry| entry.sequence - 1)
+            .filter(|missing| missing.kind == Kind::Collection)
+            .map(|missing| missing.row - 1)
             .min()
             .unwrap_or(self.next_sequence - 1);
-        tape.hold(&report.lines_missing);
-        self.tape = Some(tape);
+        self.tape = self.with_lines(tape, &report.lines_missing, now)?;
+        if self.tape.is_none() {
+            return Ok(());
+        }
+        log_report(&report);
+        self.health.count(Recovered {
+            rows: report.rows_completed,
+            lines: lines_completed(&report),
+            set_aside: report.set_aside.len(),
+            damage: report.damage.len(),
+        });
         self.tell(&[], now);
         if is_changed {
             self.checkpoint("PASSIVE");
         }
         Ok(())
+    }
+
+    /// The tape with the lines that it lacks: written, a bounded number at a time, but for the last
+    /// of them, which it holds. `None` when it takes nothing for now; then all is compared anew.
+    fn with_lines(
+        &mut self,
+        mut tape: Tape,
+        missing: &[Missing],
+        now: AcceptedAt,
+    ) -> Result<Option<Tape>, AgreeError> {
+        let mut parts = missing.chunks(LINES_AT_ONCE).peekable();
+        while let Some(part) = parts.next() {
+            let told = agree::told(&self.connection, part)?;
+            if parts.peek().is_none() {
+                tape.hold(&told);
+                break;
+            }
+            match tape.append(&told, now.date()) {
+                Ok(()) => {}
+                Err(AppendError::Unknown(error)) => return Err(AgreeError::Tape(error)),
+                Err(AppendError::Refused(error)) => {
+                    if self.could_write {
+                        log::error!("the tape cannot be completed; all is -1009: {error}");
+                    }
+                    self.could_write = false;
+                    tape.abandon();
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(tape))
     }
 
     /// Copies the whole WAL into the database and syncs it, or says why that must wait.
@@ -455,7 +491,7 @@ fn is_of_one_command(error: &rusqlite::Error) -> bool {
 
 /// The birth of a database is always told at the start that follows it, and is no repair.
 fn lines_completed(report: &Report) -> usize {
-    report.lines_missing.iter().filter(|told| told.what != What::Store).count()
+    report.lines_missing.iter().filter(|missing| missing.kind != Kind::Birth).count()
 }
 
 fn log_report(report: &Report) {
