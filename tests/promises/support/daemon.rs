@@ -57,6 +57,18 @@ impl Daemon {
         Self::start_reading_log(site, site.command(&["serve"]), false)
     }
 
+    /// The same by a command whose log goes elsewhere; `address` waits until it listens.
+    pub fn start_without_log(
+        site: &Site,
+        command: Command,
+        address: impl FnOnce() -> SocketAddr,
+    ) -> Daemon {
+        let mut child = spawn(command);
+        let (log, _) = Log::read(&mut child, true);
+        let address = address();
+        Daemon { child, address, tls: till::trusting(&site.certificate()), log }
+    }
+
     fn start_reading_log(site: &Site, command: Command, go_on: bool) -> Daemon {
         let mut child = spawn(command);
         let (log, ready) = Log::read(&mut child, go_on);
