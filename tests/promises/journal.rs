@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{Confirmation, Daemon, JSON, PATH, Setup, Site, TILL_7, Till, eventually};
+use crate::support::{Confirmation, Daemon, JSON, PATH, Setup, Site, TILL_7, Till};
 
 const CATALOG: &str = include_str!("../../systemd/tilld.catalog");
 
@@ -79,14 +79,9 @@ impl Journald {
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", UNDER_JOURNALD, "sh"]).arg(self.directory.path());
         Daemon::start_without_log(site, site.wrapped(command), || {
-            let mut address = None;
-            eventually(|| {
-                let status = site.tilld(&["status", "--output", "json"]);
-                let status = serde_json::from_slice::<Value>(&status.stdout).unwrap_or_default();
-                address = status["endpoint"].as_str().and_then(|text| text.parse().ok());
-                address.is_some()
-            });
-            address.expect("where it listens")
+            let status = site.tilld(&["status", "--output", "json"]);
+            let status = serde_json::from_slice::<Value>(&status.stdout).unwrap_or_default();
+            status["endpoint"].as_str().and_then(|text| text.parse().ok())
         })
     }
 }
