@@ -40,6 +40,10 @@ events! {
     Ready = "ready" "962165d2a51d4238a4edf5e496277110";
     /// The endpoint has ended.
     Stopped = "stopped" "d5060d48e746452f89b76ab7de870120";
+    /// What is configured is in force, at start or after a reload.
+    Configured = "configured" "544d5c180a9c43b385e61600adf1c819";
+    /// A changed configuration was not taken.
+    ReloadRefused = "reload-refused" "c1e6040d9e654c848b3b715a73504b2b";
     /// There is no caller, so nothing can be collected.
     NoCallers = "no-callers" "8396a623320846a98df0fee5ee8718da";
     /// A self-signed certificate was made.
