@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use tilld::system::event::Event;
+
 /// What each module may import of ours; `main` stands for `src/main.rs`.
 const IMPORT_TABLE: &[(&str, &[&str])] = &[
     ("domain", &[]),
@@ -42,6 +44,10 @@ const BANNED_EVERYWHERE: &[(&str, &str)] = &[
 /// Clocks are read in one file only.
 const CLOCKS: &[(&str, &str)] = &[("SystemTime:", ":now"), ("Utc:", ":now"), ("Instant:", ":now")];
 const CLOCK_FILE: &str = "src/system/clock.rs";
+
+/// Where the log's events are named, and where it is told what they mean.
+const EVENT_FILE: &str = "src/system/event.rs";
+const CATALOG_FILE: &str = "systemd/tilld.catalog";
 
 /// Money never meets a float in these modules.
 const WITHOUT_FLOATS: &[&str] = &["src/domain", "src/skypay", "src/store"];
@@ -161,6 +167,67 @@ fn lines_and_files_are_short_enough_to_read() {
             found.push(format!("{}: {lines} lines", file.path));
         }
     }
+    none(&found);
+}
+
+#[test]
+fn every_event_of_the_log_has_its_entry_in_the_catalog_and_the_other_way_round() {
+    let text = read(CATALOG_FILE);
+    let entries: Vec<(&str, &str)> =
+        text.split("\n-- ").skip(1).filter_map(|entry| entry.split_once('\n')).collect();
+    let told: Vec<&str> = entries.iter().map(|(message_id, _)| *message_id).collect();
+    let named: Vec<&str> = Event::ALL.iter().map(|event| event.message_id()).collect();
+    assert_eq!(told, named, "the catalog has the order of {EVENT_FILE}");
+    let mut found = Vec::new();
+    for (message_id, entry) in entries {
+        let is_hex = |c: char| matches!(c, '0'..='9' | 'a'..='f');
+        if message_id.len() != 32 || !message_id.chars().all(is_hex) {
+            found.push(format!("{message_id}: not 32 lower-case hex digits"));
+        }
+        let (head, body) = entry.split_once("\n\n").unwrap_or((entry, ""));
+        if !head.starts_with("Subject: ") || !head.contains("\nDefined-By: tilld\n") {
+            found.push(format!("{message_id}: begins with Subject and Defined-By"));
+        }
+        if body.trim().is_empty() {
+            found.push(format!("{message_id}: says nothing"));
+        }
+    }
+    none(&found);
+}
+
+#[test]
+fn no_two_events_have_one_name_or_one_message_id() {
+    let mut found = Vec::new();
+    for (i, event) in Event::ALL.iter().enumerate() {
+        for other in &Event::ALL[..i] {
+            if event.name() == other.name() || event.message_id() == other.message_id() {
+                found.push(format!("{event:?} and {other:?}"));
+            }
+        }
+    }
+    none(&found);
+}
+
+#[test]
+fn every_event_is_logged_somewhere_and_told_of_in_the_readme() {
+    let readme = read("README.md");
+    let mut files = rust_files("src");
+    files.retain(|file| file.path != EVENT_FILE);
+    let mut found = Vec::new();
+    for event in Event::ALL {
+        let name = format!("Event::{event:?}");
+        let ends = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric());
+        let is_used = |text: &str| text.split(&name).skip(1).any(ends);
+        if !files.iter().any(|file| is_used(file.shipped())) {
+            found.push(format!("{name} is not used"));
+        }
+        if !readme.contains(&format!("`{}`", event.name())) {
+            found.push(format!("README.md does not name `{}`", event.name()));
+        }
+    }
+    // A word that is typed where it is logged would have no entry in the catalog.
+    let typed = [Event::FIELD, " = \""].concat();
+    found.extend(lines_with(&files, &[(&typed, "")]));
     none(&found);
 }
 
@@ -287,6 +354,10 @@ fn files_below(place: &Path) -> Vec<PathBuf> {
     }
     files.sort();
     files
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(repository().join(path)).expect("a readable file")
 }
 
 fn repository() -> &'static Path {

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::config::Config;
 use crate::net::tls::{self, ServerTls};
 use crate::operator::{Exit, Failure};
+use crate::system::event::Event;
 use crate::system::limits;
 
 /// Loads the certificate that tills are shown; makes it where none is configured.
@@ -26,7 +27,10 @@ pub fn server_tls(config: &Config) -> Result<ServerTls, Failure> {
 /// the disk, is tried again by the next start; wrong names are not.
 fn make_certificate(directory: &Path, names: &[String]) -> Result<(), Failure> {
     match tls::ensure_self_signed(directory, names) {
-        Ok(true) => log::info!("made a self-signed certificate in {}", directory.display()),
+        Ok(true) => log::info!(
+            TILLD_EVENT = Event::CertificateMade;
+            "made a self-signed certificate in {}", directory.display()
+        ),
         Ok(false) => {}
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
             return Err(Failure::new(Exit::Configuration, error.to_string()));

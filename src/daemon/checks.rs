@@ -9,6 +9,7 @@ use crate::domain::time::AcceptedAt;
 use crate::operator::snapshot::{Check, Moment};
 use crate::store::verify::{self, Range};
 use crate::system::clock;
+use crate::system::event::Event;
 
 /// From one check to the next. The first begins with the daemon: after a power cut is when damage
 /// is most likely.
@@ -62,14 +63,15 @@ fn check(state_dir: &Path) -> Check {
         Ok(verified) => {
             if verified.is_ok() {
                 log::info!(
-                    TILLD_EVENT = "verified";
+                    TILLD_EVENT = Event::Verified;
                     "database and tape agree: {} lines checked", verified.lines
                 );
             } else {
                 for difference in verified.differences.iter().take(DIFFERENCES_LOGGED_MAX) {
-                    log::error!(TILLD_EVENT = "difference"; "damage: {difference}");
+                    log::error!(TILLD_EVENT = Event::Difference; "damage: {difference}");
                 }
                 log::error!(
+                    TILLD_EVENT = Event::Difference;
                     "{} differences between database and tape: `tilld verify` names them; call \
                      support before anything is deleted",
                     verified.differences_count

@@ -22,6 +22,7 @@ use crate::operator::Failure;
 use crate::operator::probes::Probes;
 use crate::operator::snapshot::Door;
 use crate::store::Store;
+use crate::system::event::Event;
 
 /// Supervisors and load balancers: few, and each with few connections.
 const LIMITS: Limits = Limits { connections_max: 64, connections_per_address_max: 64 };
@@ -123,6 +124,7 @@ impl ProbesListener {
                 let trouble = Some(format!("cannot listen on {}: {error}", self.address));
                 if self.door.borrow().trouble != trouble {
                     log::error!(
+                        TILLD_EVENT = Event::OperatorShut;
                         "operator's listener: cannot listen on {}: {error}; tills are served all \
                          the same, /livez and /readyz are not; correct `listen` in [operator] or \
                          end the other program (ss -ltnp)",
@@ -178,6 +180,7 @@ fn open_socket(config: &Config) -> (Option<UnixListener>, Door) {
         Err(error) => {
             let trouble = format!("{}: {error}", path.display());
             log::error!(
+                TILLD_EVENT = Event::OperatorShut;
                 "control socket {trouble}; tills are served all the same, `tilld status` and \
                  `tilld sync` are not; correct `socket` in [operator] and restart"
             );

@@ -21,6 +21,7 @@ use crate::operator::{Exit, Failure};
 use crate::relay;
 use crate::skypay::reply::CodeForm;
 use crate::store::Store;
+use crate::system::event::Event;
 
 /// What of the configuration people are shown, and what runs because of it.
 #[derive(Clone)]
@@ -87,7 +88,8 @@ struct Parts {
 impl InForce {
     /// Puts what is prepared in force for the first time.
     pub fn begin(prepared: Prepared, store: Store) -> Result<InForce, Failure> {
-        log::info!("configured: {}", prepared.summary());
+        log::info!(TILLD_EVENT = Event::Configured; "configured: {}", prepared.summary());
+        warn_without_callers(&prepared.config);
         let Prepared { config, rules, tls, way } = prepared;
         let passing_on = way.map(|way| PassingOn::start(&config, &store, way)).transpose()?;
         let (shown, _) = watch::channel(shown(&config, passing_on.as_ref()));
@@ -121,10 +123,14 @@ impl InForce {
         let mut parts = self.parts.lock().await;
         let taken = self.take(&mut parts).await;
         match &taken {
-            Ok(summary) => log::info!("reloaded: {summary}"),
-            Err(failure) => {
-                log::error!("not reloaded, what was configured before stays in force: {failure}");
+            Ok(summary) => {
+                log::info!(TILLD_EVENT = Event::Configured; "reloaded: {summary}");
+                warn_without_callers(&parts.config);
             }
+            Err(failure) => log::error!(
+                TILLD_EVENT = Event::ReloadRefused;
+                "not reloaded, what was configured before stays in force: {failure}"
+            ),
         }
         taken
     }
@@ -187,6 +193,15 @@ impl InForce {
         if let Some(passing_on) = parts.passing_on.take() {
             passing_on.end().await;
         }
+    }
+}
+
+fn warn_without_callers(config: &Config) {
+    if config.callers.is_empty() {
+        log::warn!(
+            TILLD_EVENT = Event::NoCallers;
+            "no caller is configured: every request is answered -1001"
+        );
     }
 }
 

@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::net::listener::{self, Drained, Limits, Security};
 use crate::operator::{Exit, Failure};
 use crate::store::{Store, Writing};
+use crate::system::event::Event;
 use crate::system::notify::{self, LongWork};
 use crate::system::sockets::{self, Kept};
 use crate::system::watchdog::{self, Pulse};
@@ -79,7 +80,10 @@ pub async fn serve(
     let last_check = LastCheck::default();
     let people = People::start(&config, address, &store, &in_force, last_check.clone()).await?;
 
-    log::info!("listening on {address}, mode {}", config.mode.as_str());
+    log::info!(
+        TILLD_EVENT = Event::Ready;
+        "listening on {address}, mode {}", config.mode.as_str()
+    );
     let door = Arc::new(Pulse::default());
     watchdog::start(vec![store.health().pulse(), Arc::clone(&door)]);
     notify::ready();
@@ -122,6 +126,7 @@ pub async fn serve(
 fn log_end(drained: Drained) {
     let counts = drained.counts;
     log::info!(
+        TILLD_EVENT = Event::Stopped;
         "stopped: {} connections ended, {} were cut; since the start {} were served, {} timed out, \
          {} made room, {} were turned away, {} did not speak TLS",
         drained.finished,

@@ -31,7 +31,8 @@ use crate::skypay::cipher::Password;
 use crate::skypay::reply::{Code, CodeForm, Reply};
 use crate::skypay::request::{Request, Terms, form_of};
 use crate::store::{Recorded, Refused, Store, Unavailable};
-use crate::system::clock;
+use crate::system::event::Event;
+use crate::system::{clock, strangers};
 
 /// The largest body taken, in bytes: a confirmation has a few hundred.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -204,6 +205,7 @@ impl Endpoint {
         provenance: &Provenance,
         judged: Judged,
     ) -> Result<Judged, Unavailable> {
+        let started = clock::monotonic();
         let reply = &judged.reply;
         let refused = Refused {
             provenance: provenance.clone(),
@@ -215,9 +217,10 @@ impl Endpoint {
         };
         self.store.keep(refused)?.await.unwrap_or(Err(Unavailable::Failed))?;
         log::info!(
-            TILLD_EVENT = "refused",
+            TILLD_EVENT = Event::Refused,
             TILLD_CALLER = provenance.caller.as_str(),
-            TILLD_CODE = reply.code().number();
+            TILLD_CODE = reply.code().number(),
+            DURATION_US = micros(started.elapsed());
             "{} to {} at {}: {}",
             reply.code().number(), provenance.caller, provenance.peer, reply.description()
         );
@@ -227,12 +230,18 @@ impl Endpoint {
     async fn verification_failed(&self, peer: &Peer, turn: &Turn) -> Answer<'static> {
         let delay = self.throttle.wrong_key(peer.address, clock::monotonic());
         if delay.is_zero() {
-            log::warn!(
-                TILLD_EVENT = "verification-failed", TILLD_CODE = -1001;
-                "-1001 to {}: unknown caller, wrong key or password, or not allowed from there",
-                peer.address
-            );
+            if strangers::WRONG_KEYS.admits_line() {
+                log::warn!(
+                    TILLD_EVENT = Event::VerificationFailed,
+                    TILLD_ADDRESS:% = peer.address,
+                    TILLD_CODE = -1001;
+                    "-1001 to {}: unknown caller, wrong key or password, or not allowed from there",
+                    peer.address
+                );
+            }
         } else {
+            // One address that guesses must not use up the lines of the others.
+            strangers::WRONG_KEYS.suppress();
             turn.hold();
             tokio::time::sleep(delay).await;
         }
@@ -448,12 +457,12 @@ fn log_collection(
     took: Duration,
 ) {
     log::info!(
-        TILLD_EVENT = "collection",
+        TILLD_EVENT = Event::Collection,
         TILLD_SEQUENCE = sequence,
         TILLD_CALLER = provenance.caller.as_str(),
         TILLD_CHANNEL = collection.channel.code(),
         TILLD_CODE = reply.code().number(),
-        DURATION_US = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        DURATION_US = micros(took);
         "{} to {} at {}: number {sequence}, contract {}, receipt {}, {} pesos, phone {}",
         reply.code().number(),
         provenance.caller,
@@ -463,6 +472,10 @@ fn log_collection(
         collection.amount,
         collection.phone.masked()
     );
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -40,6 +40,8 @@ use tokio_rustls::server::TlsStream;
 
 pub use super::seats::{Counts, Limits};
 use super::seats::{Phase, Seat, Seats, Standing};
+use crate::system::event::Event;
+use crate::system::strangers;
 
 /// From accept to the end of the TLS handshake. A till on the branch LAN needs milliseconds; this
 /// leaves room for a lost packet or two.
@@ -238,15 +240,21 @@ impl Door {
                     return (socket, peer.ip().to_canonical());
                 }
                 Err(error) if is_shortage(&error) => {
-                    if !std::mem::replace(&mut self.short, true) {
+                    if !std::mem::replace(&mut self.short, true) && strangers::NO_ROOM.admits_line()
+                    {
                         log::warn!(
+                            TILLD_EVENT = Event::AcceptPaused;
                             "no connection can be accepted: {error}; callers wait until others \
                              leave; raise LimitNOFILE or lower connections_max if this returns"
                         );
                     }
                     sleep(ACCEPT_PAUSE).await;
                 }
-                Err(error) => log::debug!("a connection ended before it was accepted: {error}"),
+                Err(error) => {
+                    if strangers::NOT_ACCEPTED.admits_line() {
+                        log::debug!("a connection ended before it was accepted: {error}");
+                    }
+                }
             }
         }
     }
@@ -298,7 +306,9 @@ async fn greet(
     }
     if first != [TLS_HANDSHAKE_RECORD] {
         seat.count(|counts| counts.plain += 1);
-        log::debug!(address:% = seat.address(); "a connection does not speak TLS");
+        if strangers::NOT_TLS.admits_line() {
+            log::debug!(TILLD_ADDRESS:% = seat.address(); "a connection does not speak TLS");
+        }
         socket.write_all(PLAIN_ANSWER).await?;
         socket.shutdown().await?;
         // To close on unread bytes resets the connection and may destroy the answer on its way.
@@ -328,7 +338,9 @@ async fn attend<S: Service, IO>(
         Some(Ok(Some(greeted))) => greeted,
         Some(Ok(None)) | None => return,
         Some(Err(error)) => {
-            log::debug!(address:% = seat.address(); "a handshake failed: {error}");
+            if strangers::HANDSHAKES.admits_line() {
+                log::debug!(TILLD_ADDRESS:% = seat.address(); "a handshake failed: {error}");
+            }
             return;
         }
     };
@@ -351,7 +363,9 @@ async fn attend<S: Service, IO>(
     match within_bounds(&seat, connection.as_mut()).await {
         Some(Ok(())) => {}
         Some(Err(error)) => {
-            log::debug!(address:% = seat.address(); "a connection broke: {error}");
+            if strangers::BROKEN.admits_line() {
+                log::debug!(TILLD_ADDRESS:% = seat.address(); "a connection broke: {error}");
+            }
         }
         None => {
             // One try to say good-bye in TLS, without waiting for it.
@@ -396,8 +410,12 @@ async fn within_bounds<F: Future>(seat: &Seat, mut work: Pin<&mut F>) -> Option<
         // the latter wake this task.
         let standing = seat.standing(cx.waker());
         if standing.phase == Phase::Leaving {
-            log::debug!(address:% = seat.address(); "a connection is closed: others want in, or \
-                the drain is over");
+            if strangers::MADE_ROOM.admits_line() {
+                log::debug!(
+                    TILLD_ADDRESS:% = seat.address();
+                    "a connection is closed: others want in, or the drain is over"
+                );
+            }
             return Poll::Ready(None);
         }
         let allowed = time_allowed(standing);
@@ -411,7 +429,12 @@ async fn within_bounds<F: Future>(seat: &Seat, mut work: Pin<&mut F>) -> Option<
             seat.count(|counts| counts.timed_out += 1);
         }
         let phase = standing.phase;
-        log::debug!(address:% = seat.address(); "a connection is closed: {phase:?} took too long");
+        if strangers::TOO_LONG.admits_line() {
+            log::debug!(
+                TILLD_ADDRESS:% = seat.address();
+                "a connection is closed: {phase:?} took too long"
+            );
+        }
         seat.enter(Phase::Leaving);
         Poll::Ready(None)
     })

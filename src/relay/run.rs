@@ -23,6 +23,7 @@ use crate::domain::delivery::{Attempt, Epoch, Fate, Holdings, ParkedFor, Place, 
 use crate::domain::time::AcceptedAt;
 use crate::store::outgoing::{OutboxReader, Outgoing, Queued};
 use crate::store::{Bell, OpenError, Store, Tried, Unavailable};
+use crate::system::event::Event;
 use crate::system::{clock, entropy};
 use crate::upstream::{self, Upstream};
 
@@ -385,7 +386,7 @@ impl<U: Upstream> Relay<U> {
             Queued::Damaged { sequence, reason } => self.park_damaged(sequence, reason),
             Queued::Unreadable { sequence, reason } => {
                 log::error!(
-                    TILLD_EVENT = "damaged", TILLD_SEQUENCE = sequence;
+                    TILLD_EVENT = Event::Damaged, TILLD_SEQUENCE = sequence;
                     "collection {sequence} cannot be read and was not sent to head office: \
                      {reason}; `tilld verify` tells more"
                 );
@@ -397,7 +398,7 @@ impl<U: Upstream> Relay<U> {
     /// A row that is not what was confirmed never leaves: it is shown to a person.
     fn park_damaged(&mut self, sequence: Sequence, reason: String) {
         log::error!(
-            TILLD_EVENT = "damaged", TILLD_SEQUENCE = sequence;
+            TILLD_EVENT = Event::Damaged, TILLD_SEQUENCE = sequence;
             "collection {sequence} is damaged and was not sent to head office: {reason}; \
              `tilld verify` tells more"
         );
@@ -436,7 +437,7 @@ impl<U: Upstream> Relay<U> {
         });
         if let Fate::Parked(parked_for) = fate {
             log::error!(
-                TILLD_EVENT = "parked", TILLD_SEQUENCE = sequence;
+                TILLD_EVENT = Event::Parked, TILLD_SEQUENCE = sequence;
                 "head office did not take collection {sequence} ({}): {reason}; it is parked until \
                  a person sends it again: tilld sync parked",
                 parked_for.as_str()
@@ -463,7 +464,7 @@ impl<U: Upstream> Relay<U> {
                 return;
             }
             log::error!(
-                TILLD_EVENT = "epoch-used-twice";
+                TILLD_EVENT = Event::EpochUsedTwice;
                 "head office has number {} of this branch, which has none beyond {}: this database \
                  is a copy of an older one; `tilld rebuild` gives it an epoch of its own",
                 told.up_to,
@@ -471,7 +472,7 @@ impl<U: Upstream> Relay<U> {
             );
         } else if told.is_less_than(known) {
             log::error!(
-                TILLD_EVENT = "fall";
+                TILLD_EVENT = Event::Fall;
                 "head office has less of this branch than it had: everything up to number {} and \
                  {} in all, after {} and {}; it was restored from a backup, or this database was \
                  rebuilt; what it lacks is sent again",
@@ -559,7 +560,10 @@ impl<U: Upstream> Relay<U> {
                 self.lane.forget(sequence);
             }
             self.rewind_to(first);
-            log::warn!("what head office lost is queued again, from number {first} on");
+            log::warn!(
+                TILLD_EVENT = Event::Fall;
+                "what head office lost is queued again, from number {first} on"
+            );
         }
     }
 
@@ -602,13 +606,13 @@ impl<U: Upstream> Relay<U> {
 
 fn log_link(link: Link, why: &str, trouble: &str) {
     match link {
-        Link::Up => log::info!(TILLD_EVENT = "link-up"; "head office is reached again"),
+        Link::Up => log::info!(TILLD_EVENT = Event::LinkUp; "head office is reached again"),
         Link::Down | Link::Probing => log::warn!(
-            TILLD_EVENT = "link-down";
+            TILLD_EVENT = Event::LinkDown;
             "head office cannot be reached: {trouble}; confirmations are kept and sent when it can"
         ),
         Link::Misconfigured => log::error!(
-            TILLD_EVENT = "misconfigured";
+            TILLD_EVENT = Event::Misconfigured;
             "head office takes nothing from here: {why}{trouble}; compare [upstream] with the \
              caller that is configured there; confirmations are kept, and it is tried again"
         ),

@@ -28,6 +28,7 @@ use super::{OpenError, database_path, lock, rebuild, schema};
 use crate::domain::contract::Mode;
 use crate::domain::decision::Sequence;
 use crate::domain::time::AcceptedAt;
+use crate::system::event::Event;
 use crate::system::{clock, limits};
 
 /// Commands in one transaction: enough to share a sync widely, few enough to answer soon.
@@ -67,9 +68,15 @@ impl Store {
         let lock = lock::take(state_dir)?;
         let health = Health::new(state_dir.to_owned(), disk_reserve);
         if rebuild::is_lost(state_dir).map_err(|error| OpenError::inaccessible(state_dir, error))? {
-            log::error!("the database is gone: rebuilding it from the tape");
+            log::error!(
+                TILLD_EVENT = Event::Rebuilt;
+                "the database is gone: rebuilding it from the tape"
+            );
             let rebuilt = rebuild::rebuild_locked(state_dir, mode, false)?;
-            log::warn!("the database is rebuilt: {} collections", rebuilt.collections);
+            log::warn!(
+                TILLD_EVENT = Event::Rebuilt;
+                "the database is rebuilt: {} collections", rebuilt.collections
+            );
             let rows = usize::try_from(rebuilt.collections).unwrap_or(0);
             health.count(Recovered { rows, ..Recovered::default() });
         }
@@ -239,6 +246,7 @@ impl Writer {
                 }
             }
             Err(AppendError::Refused(error)) if self.could_write => log::error!(
+                TILLD_EVENT = Event::TapeUnwritable;
                 "the tape cannot be written, so new collections are answered -1009: {error}"
             ),
             Err(AppendError::Refused(_)) => {}
@@ -259,6 +267,7 @@ impl Writer {
         };
         if !has_room && self.could_write {
             log::error!(
+                TILLD_EVENT = Event::DiskLow;
                 "less than disk_reserve ({} bytes) is free on the disk of {place}: new \
                  collections are answered -1009 until space is made",
                 self.disk_reserve
@@ -269,7 +278,7 @@ impl Writer {
         }
         let can_write = has_room && self.is_tape_complete() && !self.is_broken;
         if can_write && !self.could_write {
-            log::info!("collections can be written again");
+            log::info!(TILLD_EVENT = Event::WritableAgain; "collections can be written again");
         }
         self.could_write = can_write;
         can_write
@@ -349,6 +358,7 @@ impl Writer {
         if let Err(reason) = self.empty_wal()? {
             if self.could_write {
                 log::error!(
+                    TILLD_EVENT = Event::RecoveryWaits;
                     "the WAL of the earlier run cannot be recovered yet, because {reason}: \
                      everything is answered -1009 until it can"
                 );
@@ -361,6 +371,7 @@ impl Writer {
             Err(error) if error.is_passing() => {
                 if self.could_write {
                     log::error!(
+                        TILLD_EVENT = Event::RecoveryWaits;
                         "no room or no right to make the witnesses agree; all is -1009: {error}"
                     );
                 }
@@ -458,10 +469,16 @@ impl Writer {
         let is_rolled_back = self.connection.is_autocommit();
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) if is_rolled_back => {
-                log::error!("the disk is full; nothing is recorded until there is room: {error}");
+                log::error!(
+                    TILLD_EVENT = Event::DiskLow;
+                    "the disk is full; nothing is recorded until there is room: {error}"
+                );
             }
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) if is_rolled_back => {
-                log::error!("another program has locked tilld.db for writing; close it: {error}");
+                log::error!(
+                    TILLD_EVENT = Event::DatabaseLocked;
+                    "another program has locked tilld.db for writing; close it: {error}"
+                );
             }
             _ if is_rolled_back && is_of_one_command(error) => {
                 log::error!("a command cannot be carried out and is answered -1009: {error}");
@@ -472,7 +489,10 @@ impl Writer {
 
     /// This process has nothing more to say.
     fn break_down(&mut self, error: &dyn std::fmt::Display) {
-        log::error!("the storage failed; only a restart is safe now: {error}");
+        log::error!(
+            TILLD_EVENT = Event::StorageFailed;
+            "the storage failed; only a restart is safe now: {error}"
+        );
         self.is_broken = true;
         if let Some(failed) = self.failed.take() {
             let _ = failed.send(());
@@ -496,16 +516,28 @@ fn lines_completed(report: &Report) -> usize {
 
 fn log_report(report: &Report) {
     if report.rows_completed > 0 {
-        log::warn!("rows completed from the tape in the database: {}", report.rows_completed);
+        log::warn!(
+            TILLD_EVENT = Event::WitnessesCompleted;
+            "rows completed from the tape in the database: {}", report.rows_completed
+        );
     }
     match lines_completed(report) {
         0 => {}
-        count => log::warn!("lines completed from the database on the tape: {count}"),
+        count => log::warn!(
+            TILLD_EVENT = Event::WitnessesCompleted;
+            "lines completed from the database on the tape: {count}"
+        ),
     }
     for file in &report.set_aside {
-        log::warn!("a torn end of the tape was set aside as {file}");
+        log::warn!(
+            TILLD_EVENT = Event::TapeSetAside;
+            "a torn end of the tape was set aside as {file}"
+        );
     }
     for damage in &report.damage {
-        log::error!("damage: {damage}; `tilld verify` tells all of it");
+        log::error!(
+            TILLD_EVENT = Event::Difference;
+            "damage: {damage}; `tilld verify` tells all of it"
+        );
     }
 }

@@ -6,7 +6,7 @@
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -17,12 +17,17 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use systemd_journal_logger::JournalLog;
 
 use super::clock;
+use super::event::Event;
+use super::strangers::{self, Kind};
 
 /// Lines that may wait: several seconds of the busiest day, in about a megabyte when all are there.
 const QUEUE_LINES_MAX: usize = 4096;
 
 /// How long `flush` waits for a log that may be stuck: a dying process must not hang on it.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// How often a log that nobody writes to looks for suppressed lines to tell of.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Philippine time, as in everything else that a person reads here.
 const MANILA: FixedOffset = match FixedOffset::east_opt(8 * 3600) {
@@ -33,14 +38,16 @@ const MANILA: FixedOffset = match FixedOffset::east_opt(8 * 3600) {
 /// Makes this the logger of the whole process, writing to journald when systemd started it, else
 /// to standard error. Fails when there is a logger already or no thread can be had.
 ///
-/// Of other crates only warnings and errors are logged. `log::logger().flush()` waits, for a second
-/// at most, until everything logged before it is written.
+/// Of other crates only warnings and errors are logged. `log::logger().flush()` is for the end: it
+/// tells of lines that were suppressed, and waits, for a second at most, until everything is
+/// written.
 pub fn start(level: LevelFilter) -> io::Result<()> {
-    let journal = systemd_journal_logger::connected_to_journal().then(JournalLog::new);
-    let queue = match journal {
-        Some(Ok(journal)) => Queue::start(QUEUE_LINES_MAX, Box::new(journal))?,
-        _ => Queue::start(QUEUE_LINES_MAX, Box::new(io::stderr()))?,
+    let sink: Box<dyn Sink> = if systemd_journal_logger::connected_to_journal() {
+        Box::new(Journal(None))
+    } else {
+        Box::new(io::stderr())
     };
+    let queue = Queue::start(QUEUE_LINES_MAX, sink, &strangers::KINDS, LOOK_INTERVAL)?;
     log::set_boxed_logger(Box::new(queue)).map_err(io::Error::other)?;
     log::set_max_level(level);
     Ok(())
@@ -76,13 +83,37 @@ impl Line {
             level: Level::Warn,
             target: module_path!().to_owned(),
             message: format!("{count} log lines were dropped because the log could not take them"),
-            fields: Fields(vec![("TILLD_DROPPED".to_owned(), count.to_string())]),
+            fields: Fields::of(Event::LinesDropped, "TILLD_DROPPED", count),
+        }
+    }
+
+    /// The line that tells of lines that strangers caused and that were not written.
+    fn about_suppressed(kind: &Kind, count: u64) -> Line {
+        Line {
+            at: clock::now(),
+            level: kind.level(),
+            target: module_path!().to_owned(),
+            message: format!(
+                "{count} lines about {} were suppressed, {} since the start",
+                kind.what(),
+                kind.suppressed()
+            ),
+            fields: Fields::of(Event::LinesSuppressed, "TILLD_SUPPRESSED", count),
         }
     }
 }
 
 /// The key-values of a line, as text.
 struct Fields(Vec<(String, String)>);
+
+impl Fields {
+    fn of(event: Event, counted: &str, count: u64) -> Fields {
+        Fields(vec![
+            (Event::FIELD.to_owned(), event.name().to_owned()),
+            (counted.to_owned(), count.to_string()),
+        ])
+    }
+}
 
 impl<'kvs> VisitSource<'kvs> for Fields {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
@@ -91,12 +122,18 @@ impl<'kvs> VisitSource<'kvs> for Fields {
     }
 }
 
+/// As journald takes them: it finds the catalog's text by the id of the event.
 impl kv::Source for Fields {
     fn visit<'kvs>(&'kvs self, visitor: &mut dyn VisitSource<'kvs>) -> Result<(), kv::Error> {
-        let mut fields = self.0.iter();
-        fields.try_for_each(|(key, value)| {
-            visitor.visit_pair(Key::from(key.as_str()), Value::from(value.as_str()))
-        })
+        for (key, value) in &self.0 {
+            visitor.visit_pair(Key::from(key.as_str()), Value::from(value.as_str()))?;
+            if key == Event::FIELD
+                && let Some(event) = Event::named(value)
+            {
+                visitor.visit_pair(Key::from("MESSAGE_ID"), Value::from(event.message_id()))?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -105,9 +142,28 @@ trait Sink: Send {
     fn write(&mut self, line: &Line) -> io::Result<()>;
 }
 
-impl Sink for JournalLog {
+/// Journald, once it was reached. To look for it is to send to it, and a stuck one takes that as
+/// little as lines: the thread may wait for it, the start of the daemon must not.
+struct Journal(Option<JournalLog>);
+
+impl Journal {
+    fn reach(&mut self) -> io::Result<&JournalLog> {
+        match &mut self.0 {
+            Some(journal) => Ok(journal),
+            unreached => {
+                let journal = JournalLog::empty()?.with_syslog_identifier("tilld".to_owned());
+                Ok(unreached.insert(journal))
+            }
+        }
+    }
+}
+
+impl Sink for Journal {
     fn write(&mut self, line: &Line) -> io::Result<()> {
-        self.journal_send(
+        // Systemd reads standard error, too; only the fields are missing there. One that was
+        // reached is found again after its restart, because each line is sent to its path.
+        let Ok(journal) = self.reach() else { return Sink::write(&mut io::stderr(), line) };
+        journal.journal_send(
             &Record::builder()
                 .level(line.level)
                 .target(&line.target)
@@ -142,6 +198,7 @@ struct Queue {
     /// own last line has; putting in never waits, so neither does the lock.
     entrance: Mutex<(SyncSender<Box<Line>>, u64)>,
     progress: Arc<Progress>,
+    kinds: &'static [&'static Kind],
 }
 
 /// How far the thread has come.
@@ -155,14 +212,32 @@ struct Progress {
 }
 
 impl Queue {
-    fn start(lines_max: usize, mut sink: Box<dyn Sink>) -> io::Result<Queue> {
+    /// `kinds` are those whose suppressed lines are told of, by a thread that looks for them in
+    /// such intervals at least.
+    fn start(
+        lines_max: usize,
+        mut sink: Box<dyn Sink>,
+        kinds: &'static [&'static Kind],
+        look_interval: Duration,
+    ) -> io::Result<Queue> {
         let (sender, receiver) = sync_channel(lines_max);
         let progress = Arc::new(Progress::default());
         let of_thread = Arc::clone(&progress);
         thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || of_thread.write_all(&receiver, sink.as_mut()))?;
-        Ok(Queue { entrance: Mutex::new((sender, 0)), progress })
+            .spawn(move || of_thread.write_all(&receiver, sink.as_mut(), kinds, look_interval))?;
+        Ok(Queue { entrance: Mutex::new((sender, 0)), progress, kinds })
+    }
+
+    fn put_in(&self, line: Line) {
+        let line = Box::new(line);
+        let mut entrance = lock(&self.entrance);
+        match entrance.0.try_send(line) {
+            Ok(()) => entrance.1 += 1,
+            Err(_) => {
+                self.progress.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
 }
 
@@ -172,20 +247,17 @@ impl Log for Queue {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if !self.enabled(record.metadata()) {
-            return;
-        }
-        let line = Box::new(Line::of(record));
-        let mut entrance = lock(&self.entrance);
-        match entrance.0.try_send(line) {
-            Ok(()) => entrance.1 += 1,
-            Err(_) => {
-                self.progress.dropped.fetch_add(1, Ordering::Relaxed);
-            }
+        if self.enabled(record.metadata()) {
+            self.put_in(Line::of(record));
         }
     }
 
     fn flush(&self) {
+        for kind in self.kinds {
+            if let Some(count) = kind.end_rush() {
+                self.put_in(Line::about_suppressed(kind, count));
+            }
+        }
         let put_in = lock(&self.entrance).1;
         let done = lock(&self.progress.done);
         // What is not written after this time is lost, and there is nobody left to tell.
@@ -196,7 +268,13 @@ impl Log for Queue {
 
 impl Progress {
     /// Writes lines until there is nobody left who could log.
-    fn write_all(&self, lines: &Receiver<Box<Line>>, sink: &mut dyn Sink) {
+    fn write_all(
+        &self,
+        lines: &Receiver<Box<Line>>,
+        sink: &mut dyn Sink,
+        kinds: &[&Kind],
+        look_interval: Duration,
+    ) {
         loop {
             let line = match lines.try_recv() {
                 Ok(line) => line,
@@ -204,16 +282,34 @@ impl Progress {
                     // Only when all is written: then the warning stands where the lines are
                     // missing, and a log that is short of room is not given more to take.
                     self.tell_dropped(sink);
-                    let Ok(line) = lines.recv() else { return };
-                    line
+                    self.tell_suppressed(sink, kinds);
+                    match lines.recv_timeout(look_interval) {
+                        Ok(line) => line,
+                        Err(RecvTimeoutError::Timeout) => continue,
+                        Err(RecvTimeoutError::Disconnected) => return,
+                    }
                 }
                 Err(TryRecvError::Disconnected) => return,
             };
-            if sink.write(&line).is_err() {
-                self.dropped.fetch_add(1, Ordering::Relaxed);
-            }
+            self.write(sink, &line);
             *lock(&self.done) += 1;
             self.advanced.notify_all();
+        }
+    }
+
+    fn write(&self, sink: &mut dyn Sink, line: &Line) {
+        if sink.write(line).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes one line for each rush of strangers that is over.
+    fn tell_suppressed(&self, sink: &mut dyn Sink, kinds: &[&Kind]) {
+        let now = clock::monotonic();
+        for kind in kinds {
+            if let Some(count) = kind.rush_over(now) {
+                self.write(sink, &Line::about_suppressed(kind, count));
+            }
         }
     }
 
@@ -264,10 +360,16 @@ mod tests {
     }
 
     fn stage(lines_max: usize) -> Stage {
+        stage_with(lines_max, &[])
+    }
+
+    fn stage_with(lines_max: usize, kinds: &'static [&'static Kind]) -> Stage {
         let barrier = Arc::new(Barrier::new(2));
         let (sender, taken) = channel();
         let gate = Gate { barrier: Arc::clone(&barrier), taken: sender };
-        Stage { queue: Queue::start(lines_max, Box::new(gate)).unwrap(), barrier, taken }
+        let look_interval = Duration::from_millis(1);
+        let queue = Queue::start(lines_max, Box::new(gate), kinds, look_interval).unwrap();
+        Stage { queue, barrier, taken }
     }
 
     impl Stage {
@@ -292,7 +394,7 @@ mod tests {
         stage.barrier.wait();
         let taken: Vec<_> = stage.taken.iter().take(4).collect();
         let told = "WARN 3 log lines were dropped because the log could not take them \
-                    TILLD_DROPPED=3";
+                    TILLD_EVENT=lines-dropped TILLD_DROPPED=3";
         assert_eq!(taken, ["INFO stuck", "INFO a", "INFO b", told]);
         stage.log("c");
         assert_eq!(stage.taken.recv().unwrap(), "INFO c");
@@ -348,6 +450,51 @@ mod tests {
         stage.queue.log(&record);
         let taken = stage.taken.recv().unwrap();
         assert_eq!(taken, "INFO recorded TILLD_EVENT=recorded TILLD_SEQUENCE=7");
+    }
+
+    /// The fields as journald gets them.
+    struct Taken(Vec<String>);
+
+    impl<'kvs> VisitSource<'kvs> for Taken {
+        fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
+            self.0.push(format!("{key}={value}"));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn journald_gets_the_message_id_of_the_event() {
+        let mut taken = Taken(Vec::new());
+        let fields = Fields::of(Event::LinesDropped, "TILLD_DROPPED", 3);
+        kv::Source::visit(&fields, &mut taken).unwrap();
+        let message_id = format!("MESSAGE_ID={}", Event::LinesDropped.message_id());
+        assert_eq!(taken.0, ["TILLD_EVENT=lines-dropped", &message_id, "TILLD_DROPPED=3"]);
+    }
+
+    /// A kind of which one line more came, so long ago, than is written.
+    fn overrun(ago: Duration) -> &'static [&'static Kind] {
+        let kind: &'static Kind = Box::leak(Box::new(Kind::new(Level::Warn, "strangers")));
+        let then = clock::monotonic().checked_sub(ago).expect("the machine runs for long");
+        while kind.admits_line_at(then) {}
+        Box::leak(Box::new([kind]))
+    }
+
+    const SUPPRESSED: &str = "WARN 1 lines about strangers were suppressed, 1 since the start \
+                              TILLD_EVENT=lines-suppressed TILLD_SUPPRESSED=1";
+
+    #[test]
+    fn what_strangers_caused_is_told_also_when_nobody_logs_any_more() {
+        let stage = stage_with(2, overrun(Duration::from_secs(60)));
+        let told = stage.taken.recv_timeout(Duration::from_secs(20));
+        assert_eq!(told.as_deref(), Ok(SUPPRESSED));
+    }
+
+    #[test]
+    fn at_the_end_what_strangers_caused_last_is_told_too() {
+        let stage = stage_with(2, overrun(Duration::ZERO));
+        stage.log("stopped");
+        stage.queue.flush();
+        assert_eq!(stage.taken.try_iter().collect::<Vec<_>>(), ["INFO stopped", SUPPRESSED]);
     }
 
     #[test]

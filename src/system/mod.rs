@@ -2,8 +2,10 @@
 
 pub mod clock;
 pub mod entropy;
+pub mod event;
 pub mod limits;
 pub mod logging;
 pub mod notify;
 pub mod sockets;
+pub mod strangers;
 pub mod watchdog;

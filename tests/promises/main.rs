@@ -55,6 +55,9 @@ mod operating;
 mod reload;
 
 #[cfg(test)]
+mod journal;
+
+#[cfg(test)]
 mod status;
 
 #[cfg(test)]

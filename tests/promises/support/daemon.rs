@@ -57,6 +57,29 @@ impl Daemon {
         Self::start_reading_log(site, site.command(&["serve"]), false)
     }
 
+    /// The same by a command whose log goes elsewhere; `address` tells where it listens, once it
+    /// does.
+    pub fn start_without_log(
+        site: &Site,
+        command: Command,
+        mut address: impl FnMut() -> Option<SocketAddr>,
+    ) -> Daemon {
+        let mut child = spawn(command);
+        let (log, _) = Log::read(&mut child, true);
+        let deadline = clock::monotonic() + PATIENCE;
+        let address = loop {
+            if let Some(address) = address() {
+                break address;
+            }
+            if clock::monotonic() > deadline {
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!("the daemon does not listen; it wrote:\n{}", log.whole());
+            }
+        };
+        Daemon { child, address, tls: till::trusting(&site.certificate()), log }
+    }
+
     fn start_reading_log(site: &Site, command: Command, go_on: bool) -> Daemon {
         let mut child = spawn(command);
         let (log, ready) = Log::read(&mut child, go_on);
