@@ -322,7 +322,7 @@ fn none(found: &[String]) {
 }
 
 fn all_rust_files() -> Vec<SourceFile> {
-    rust_files("src").into_iter().chain(rust_files("tests")).collect()
+    ["src", "tests", "packaging"].into_iter().flat_map(rust_files).collect()
 }
 
 fn rust_files(place: &str) -> Vec<SourceFile> {

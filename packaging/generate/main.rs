@@ -1,8 +1,8 @@
 //! Writes what the package holds beside the program: manual pages, completions and the reference
 //! configuration, all made from the source that the program itself is made from.
 //!
-//! `cargo run --example generate -- DIRECTORY`. Reads only files of this repository, and writes the
-//! same bytes each time.
+//! `cargo run -p tilld-generate -- DIRECTORY`. It is a crate of its own so that the program shares
+//! neither its dependencies nor their features. It reads no file and writes the same bytes each time.
 
 mod pages;
 mod reference;
@@ -19,7 +19,7 @@ use tilld::operator::cli::Cli;
 fn main() -> Result<(), Box<dyn Error>> {
     let directory = std::env::args_os().nth(1).ok_or("name the directory to write to")?;
     let directory = Path::new(&directory);
-    let sections = settings::of_this_repository()?;
+    let sections = settings::sections()?;
 
     let manual = directory.join("man");
     fs::create_dir_all(&manual)?;

@@ -14,7 +14,6 @@ use tilld::operator::cli::Cli;
 
 use crate::settings::{self, Key, Presence, Section};
 
-const SOURCE: &str = concat!("tilld ", env!("CARGO_PKG_VERSION"));
 const MANUAL: &str = "Collections of a store";
 
 /// Where things lie, and what each is.
@@ -42,7 +41,7 @@ fn write_command(command: &Command, directory: &Path) -> Result<(), Box<dyn Erro
     for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
         write_command(below, directory)?;
     }
-    let page = Man::new(command.clone()).section("8").source(SOURCE).manual(MANUAL);
+    let page = Man::new(command.clone()).section("8").source(source()).manual(MANUAL);
     let mut text = Vec::new();
     page.render_title(&mut text)?;
     page.render_name_section(&mut text)?;
@@ -66,6 +65,11 @@ fn write_command(command: &Command, directory: &Path) -> Result<(), Box<dyn Erro
     Ok(())
 }
 
+/// The version that the pages are of.
+fn source() -> String {
+    format!("tilld {}", Cli::command().get_version().unwrap_or_default())
+}
+
 fn exit_status(page: &mut Roff) -> Result<(), Box<dyn Error>> {
     page.control("SH", ["EXIT STATUS"]);
     let mut codes = settings::exit_codes()?;
@@ -80,7 +84,7 @@ fn exit_status(page: &mut Roff) -> Result<(), Box<dyn Error>> {
 
 fn configuration(sections: &[Section]) -> Roff {
     let mut page = Roff::new();
-    page.control("TH", ["tilld.toml", "5", "", SOURCE, MANUAL]);
+    page.control("TH", ["tilld.toml", "5", "", &source(), MANUAL]);
     page.control("SH", ["NAME"]);
     page.text([roman("tilld.toml - the configuration of tilld")]);
     page.control("SH", ["SYNOPSIS"]);

@@ -60,7 +60,6 @@ fn comment(lines: &mut Vec<String>, paragraph: &str) {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
 
     use tilld::config::Config;
 
@@ -77,7 +76,7 @@ mod tests {
 
     /// The reference with those settings taken in that are `wanted`.
     fn taken_in(wanted: impl Fn(&Key) -> bool) -> String {
-        let mut sections = settings::of_this_repository().expect("documented settings");
+        let mut sections = settings::sections().expect("documented settings");
         for section in &mut sections {
             section.keys.retain(&wanted);
         }
@@ -93,7 +92,7 @@ mod tests {
 
     #[test]
     fn as_it_is_the_reference_sets_nothing() {
-        assert_eq!(loaded(&text(&settings::of_this_repository().unwrap())), loaded(""));
+        assert_eq!(loaded(&text(&settings::sections().unwrap())), loaded(""));
     }
 
     #[test]
@@ -115,8 +114,6 @@ mod tests {
 
     #[test]
     fn the_shipped_configuration_is_valid_and_sets_nothing() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/tilld.toml");
-        let text = fs::read_to_string(path).expect("the shipped configuration");
-        assert_eq!(loaded(&text), loaded(""));
+        assert_eq!(loaded(include_str!("../tilld.toml")), loaded(""));
     }
 }

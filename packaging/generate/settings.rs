@@ -5,19 +5,17 @@
 //! in backticks first. How any of this is laid out is not known here.
 
 use std::error::Error;
-use std::fs;
-use std::path::Path;
 
 use syn::{
     Attribute, Expr, ExprLit, Fields, GenericArgument, Item, Lit, Meta, PathArguments, Type,
     Variant,
 };
 
-/// What a file of settings is read from.
-const SOURCE: &str = "src/config/raw.rs";
+/// What the daemon reads a file of settings into.
+const SOURCE: &str = include_str!("../../src/config/raw.rs");
 
 /// Where the exit codes are.
-const EXIT_SOURCE: &str = "src/operator/mod.rs";
+const EXIT_SOURCE: &str = include_str!("../../src/operator/mod.rs");
 
 /// The keys below one header, in the order of the source.
 pub struct Section {
@@ -54,10 +52,9 @@ pub enum Presence {
     Example,
 }
 
-/// The settings of the daemon that this file is compiled with.
-pub fn of_this_repository() -> Result<Vec<Section>, Box<dyn Error>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(SOURCE);
-    let items = syn::parse_file(&fs::read_to_string(path)?)?.items;
+/// All settings of the daemon that this is compiled with.
+pub fn sections() -> Result<Vec<Section>, Box<dyn Error>> {
+    let items = syn::parse_file(SOURCE)?.items;
     let mut sections = Vec::new();
     collect(&items, "Document", "", false, &mut sections)?;
     Ok(sections)
@@ -65,18 +62,17 @@ pub fn of_this_repository() -> Result<Vec<Section>, Box<dyn Error>> {
 
 /// Each exit code of the commands, with its meaning.
 pub fn exit_codes() -> Result<Vec<(u8, String)>, Box<dyn Error>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(EXIT_SOURCE);
-    let items = syn::parse_file(&fs::read_to_string(path)?)?.items;
+    let items = syn::parse_file(EXIT_SOURCE)?.items;
     let codes = items.iter().find_map(|item| match item {
         Item::Enum(codes) if codes.ident == "Exit" => Some(codes),
         _ => None,
     });
-    let codes = codes.ok_or_else(|| format!("{EXIT_SOURCE} has no enum Exit"))?;
+    let codes = codes.ok_or("there is no enum Exit")?;
     let with_meaning = |variant: &Variant| match &variant.discriminant {
         Some((_, Expr::Lit(ExprLit { lit: Lit::Int(code), .. }))) => {
             Ok((code.base10_parse()?, paragraphs(&variant.attrs).join(" ")))
         }
-        _ => Err(format!("{EXIT_SOURCE}: {} has no number", variant.ident).into()),
+        _ => Err(format!("{} has no number", variant.ident).into()),
     };
     codes.variants.iter().map(with_meaning).collect()
 }
@@ -93,9 +89,9 @@ fn collect(
         Item::Struct(found) if found.ident == name => Some(found),
         _ => None,
     });
-    let found = found.ok_or_else(|| format!("{SOURCE} has no struct {name}"))?;
+    let found = found.ok_or_else(|| format!("there is no struct {name}"))?;
     let Fields::Named(fields) = &found.fields else {
-        return Err(format!("{SOURCE}: {name} has no named fields").into());
+        return Err(format!("{name} has no named fields").into());
     };
     let mut keys = Vec::new();
     let mut below = Vec::new();
@@ -108,7 +104,7 @@ fn collect(
             [outer @ .., section] => {
                 below.push((key, section.clone(), outer.iter().any(|name| name == "Vec")));
             }
-            [] => return Err(format!("{SOURCE}: the type of {name}.{key} has no name").into()),
+            [] => return Err(format!("the type of {name}.{key} has no name").into()),
         }
     }
     let header = match (path, is_list) {
@@ -125,7 +121,7 @@ fn collect(
 }
 
 fn key(name: String, mut about: Vec<String>) -> Result<Key, Box<dyn Error>> {
-    let unfit = || format!("{SOURCE}: the comment of `{name}` does not end by showing a value");
+    let unfit = || format!("the comment of `{name}` does not end by showing a value");
     let last = about.pop().ok_or_else(unfit)?;
     let (word, rest) = last.split_once(": `").ok_or_else(unfit)?;
     let presence = match word {
