@@ -166,3 +166,22 @@ fn inline(text: &str) -> Vec<Inline> {
     let pieces = text.split('`').enumerate();
     pieces.map(|(i, piece)| if i % 2 == 1 { bold(piece) } else { roman(piece) }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_and_every_setting_is_in_the_manual() {
+        let directory = tempfile::tempdir().unwrap();
+        let sections = settings::sections().unwrap();
+        write(&sections, directory.path()).unwrap();
+        for page in ["tilld.8", "tilld-list.8", "tilld-sync.8", "tilld-sync-retry.8"] {
+            assert!(directory.path().join(page).is_file(), "{page}");
+        }
+        let page = fs::read_to_string(directory.path().join("tilld.toml.5")).unwrap();
+        for key in sections.iter().flat_map(|section| &section.keys) {
+            assert!(page.contains(&format!("\\fB{}\\fR", key.name)), "{}", key.name);
+        }
+    }
+}

@@ -66,12 +66,13 @@ mod tests {
     use super::*;
     use crate::settings::{self, Key};
 
-    /// What the daemon makes of a file with this text.
+    /// What the daemon makes of a file with this text, wherever that lies.
     fn loaded(text: &str) -> Config {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("tilld.toml");
         fs::write(&path, text).expect("a file that can be written");
-        Config::load(&path).unwrap_or_else(|error| panic!("{error}\n{text}"))
+        let config = Config::load(&path).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        Config { file: "tilld.toml".into(), ..config }
     }
 
     /// The reference with those settings taken in that are `wanted`.

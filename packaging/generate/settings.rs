@@ -174,3 +174,43 @@ fn doc_line(attribute: &Attribute) -> Option<String> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tilld::config::Config;
+
+    use super::*;
+
+    /// The names that the daemon says it expects below this header.
+    fn expected_below(section: &Section) -> Vec<String> {
+        let required = section.keys.iter().filter(|key| key.presence == Presence::Required);
+        let required: String =
+            required.map(|key| format!("{} = {}\n", key.name, key.value)).collect();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tilld.toml");
+        fs::write(&path, format!("{}\n{required}nonsense = 1\n", section.header)).unwrap();
+        let error = Config::load(&path).unwrap_err().to_string();
+        let line = error.lines().next().unwrap_or_default();
+        let (_, expected) = line.split_once("expected").unwrap_or_else(|| panic!("{error}"));
+        let expected = expected.split(", in `").next().unwrap_or_default();
+        expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_keys_are_those_that_the_daemon_expects() {
+        let sections = sections().unwrap();
+        let is_section = |name: &String| {
+            let mut headers =
+                sections.iter().map(|section| section.header.trim_matches(['[', ']']));
+            headers.any(|header| header.split('.').next_back() == Some(name))
+        };
+        for section in &sections {
+            let mut expected = expected_below(section);
+            expected.retain(|name| !is_section(name));
+            let keys: Vec<_> = section.keys.iter().map(|key| key.name.as_str()).collect();
+            assert_eq!(keys, expected, "{}", section.header);
+        }
+    }
+}
