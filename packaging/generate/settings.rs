@@ -186,11 +186,12 @@ mod tests {
     /// The names that the daemon says it expects below this header.
     fn expected_below(section: &Section) -> Vec<String> {
         let required = section.keys.iter().filter(|key| key.presence == Presence::Required);
-        let required: String =
-            required.map(|key| format!("{} = {}\n", key.name, key.value)).collect();
+        let required: Vec<_> =
+            required.map(|key| format!("{} = {}", key.name, key.value)).collect();
+        let text = format!("{}\n{}\nnonsense = 1\n", section.header, required.join("\n"));
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tilld.toml");
-        fs::write(&path, format!("{}\n{required}nonsense = 1\n", section.header)).unwrap();
+        fs::write(&path, text).unwrap();
         let error = Config::load(&path).unwrap_err().to_string();
         let line = error.lines().next().unwrap_or_default();
         let (_, expected) = line.split_once("expected").unwrap_or_else(|| panic!("{error}"));
