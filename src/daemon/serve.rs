@@ -22,8 +22,8 @@ use super::people::People;
 use super::reload::{InForce, Prepared};
 use crate::config::Config;
 use crate::net::listener::{self, Drained, Limits, Security};
-use crate::operator::{Exit, Failure};
-use crate::store::{Store, Writing};
+use crate::operator::{Exit, Failure, commands};
+use crate::store::{Store, Writing, undelivered};
 use crate::system::event::Event;
 use crate::system::notify::{self, LongWork};
 use crate::system::sockets::{self, Kept};
@@ -71,7 +71,9 @@ pub async fn serve(
     make_state_dir(&config.state_dir)?;
     // Takes the lock: whatever else is made in the state directory is made once.
     let long_work = LongWork::begin("making database and tape agree");
-    let (store, writing) = Store::open(&config.state_dir, config.mode, config.disk_reserve)?;
+    let backups = commands::backups(&config);
+    let (store, writing) =
+        Store::open(&config.state_dir, config.mode, config.disk_reserve, &backups)?;
     drop(long_work);
     let prepared = Prepared::of(config.clone())?;
     let listener = listen(kept, config.endpoint.listen).await?;
@@ -120,6 +122,7 @@ pub async fn serve(
         let message = "the storage failed: see the lines above; a restart recovers what it holds";
         return Err(Failure::new(Exit::Error, message));
     }
+    undelivered::leave(&config.state_dir);
     Ok(())
 }
 

@@ -93,6 +93,12 @@ impl AcceptedAt {
         BusinessDate(self.0.date_naive())
     }
 
+    /// Takes back what [`AcceptedAt::wall_clock`] gave.
+    pub fn from_wall_clock(text: &str) -> Result<AcceptedAt, Invalid> {
+        let CollectedAt(there) = CollectedAt::parse(text)?;
+        Ok(AcceptedAt::new((there - MANILA).and_utc()))
+    }
+
     /// Date and time in the Philippines to the second, in the form of the wire.
     pub fn wall_clock(self) -> String {
         self.0.format("%Y-%m-%d %H:%M:%S").to_string()
@@ -157,5 +163,6 @@ mod tests {
         let at = AcceptedAt::from_unix_ms(1_735_660_800_000).unwrap(); // 2024-12-31T16:00:00Z
         assert_eq!(at.to_string(), "2025-01-01T00:00:00.000+08:00");
         assert_eq!(at.date().to_string(), "2025-01-01");
+        assert_eq!(AcceptedAt::from_wall_clock(&at.wall_clock()), Ok(at));
     }
 }

@@ -94,6 +94,12 @@ pub enum Command {
     /// The keys that callers authenticate with
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Verified copies of database and tape
+    #[command(subcommand)]
+    Backup(BackupCommand),
+    /// Count what head office has not got, and leave the number in the state directory
+    #[command(hide = true)]
+    Undelivered,
     /// The configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -164,6 +170,32 @@ pub struct KeyArgs {
     /// The passwords of encrypted bodies instead of the keys
     #[arg(long)]
     pub encryption: bool,
+}
+
+/// Commands about backups.
+#[derive(Debug, Subcommand)]
+pub enum BackupCommand {
+    /// Make one, beside a running daemon or without one, and remove those that are old
+    Create,
+    /// List them, oldest first
+    List {
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Check one, or all
+    Verify {
+        /// Its name, as `tilld backup list` shows it
+        name: Option<String>,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Put one in place and complete it from the tape; the daemon must be stopped
+    Restore {
+        /// Its name, as `tilld backup list` shows it
+        name: String,
+    },
 }
 
 /// Commands about the configuration.

@@ -230,6 +230,35 @@ pub fn set_mark(
         .map(drop)
 }
 
+/// Drops a mark whose file is known to be gone, so that everything is compared.
+pub fn forget_lost_mark(connection: &Connection, directory: &Path) -> rusqlite::Result<()> {
+    if !directory.join(mark(connection)?.place.file).is_file() {
+        connection.execute(
+            "UPDATE store SET agreed_line = 0, agreed_file = '', agreed_start = 0, agreed_end = 0,
+                 agreed_digest = ?1, agreed_sequence = 0, agreed_refusal = 0",
+            [Mark::default().digest.0],
+        )?;
+    }
+    Ok(())
+}
+
+/// Whether nothing stands behind the mark in either witness, as a clean stop leaves them.
+pub fn ends_at_mark(connection: &Connection, directory: &Path) -> Result<bool, AgreeError> {
+    let mark = mark(connection)?;
+    if mark.line == 0 || mark.line != last_line(connection)? {
+        return Ok(false);
+    }
+    let file = directory.join(&mark.place.file);
+    if !file.is_file() || !is_as_marked(&mark, directory)? {
+        return Ok(false);
+    }
+    let mut end = mark.place.end == std::fs::metadata(file)?.len();
+    for name in tape::files(directory)?.iter().filter(|name| **name > mark.place.file) {
+        end &= std::fs::metadata(directory.join(name))?.len() == 0;
+    }
+    Ok(end && mark.sequence == collections::last_sequence(connection)?)
+}
+
 /// The number of the last line that a row of the database has.
 pub fn last_line(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row(

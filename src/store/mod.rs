@@ -12,6 +12,7 @@ mod finder;
 mod health;
 mod lock;
 mod outbox;
+mod place;
 mod record;
 mod refusals;
 mod relays;
@@ -19,9 +20,11 @@ mod schema;
 mod tape;
 mod transaction;
 
+pub mod backup;
 pub mod outgoing;
 pub mod reader;
 pub mod rebuild;
+pub mod undelivered;
 pub mod verify;
 pub mod writer;
 

@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
+use super::backup::Backups;
 use super::reader::{Filter, Reader};
 use super::verify::{Range, verify};
 use super::{
@@ -239,7 +240,7 @@ impl Drop for Model {
 }
 
 fn start(state_dir: &Path) -> (Store, Writing) {
-    Store::open(state_dir, Mode::Live, 0).expect("a store")
+    Store::open(state_dir, Mode::Live, 0, &Backups::inside(state_dir)).expect("a store")
 }
 
 fn stop(running: Option<(Store, Writing)>) {
@@ -430,7 +431,7 @@ fn a_flipped_byte_in_the_schema_is_damage_or_does_not_matter() {
             let _ = fs::remove_file(format!("{}{suffix}", path.display()));
         }
         fs::write(&path, &bytes).expect("a damaged database");
-        match Store::open(state_dir.path(), Mode::Live, 0) {
+        match Store::open(state_dir.path(), Mode::Live, 0, &Backups::inside(state_dir.path())) {
             Ok(running) => stop(Some(running)),
             Err(error) => assert_eq!(error.kind, OpenErrorKind::Damaged, "byte {at}: {error}"),
         }

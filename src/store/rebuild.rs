@@ -13,13 +13,11 @@ use super::relays::{self, Heard};
 use super::tape::{self, Line, Lines, Place, What};
 use super::verify::{Range, verify_with};
 use super::{
-    OpenError, OpenErrorKind, agree, database_path, deliveries, lock, refusals, schema,
-    sync_directory, transaction,
+    OpenError, OpenErrorKind, agree, database_path, deliveries, lock, place, refusals, schema,
+    transaction,
 };
 use crate::domain::contract::Mode;
 use crate::domain::provenance::Digest;
-use crate::domain::time::AcceptedAt;
-use crate::system::clock;
 
 /// Lines in one transaction.
 const BATCH_LINES: usize = 10_000;
@@ -49,7 +47,7 @@ pub fn rebuild_locked(
     despite_damage: bool,
 ) -> Result<Rebuilt, OpenError> {
     let path = state_dir.join("tilld.db.rebuilding");
-    remove_database(&path).map_err(|error| OpenError::inaccessible(&path, error))?;
+    place::remove(&path).map_err(|error| OpenError::inaccessible(&path, error))?;
     let directory = tape::directory(state_dir);
     let (connection, last_line, mut damage) = fill(&path, &directory, mode)?;
     damage.extend(ends_early(state_dir, last_line));
@@ -76,8 +74,8 @@ pub fn rebuild_locked(
     }
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     connection.close().map_err(|(_, error)| error)?;
-    let moved_aside = put_in_place(state_dir, &path)
-        .map_err(|error| OpenError::inaccessible(state_dir, error))?;
+    let moved_aside =
+        place::put(state_dir, &path).map_err(|error| OpenError::inaccessible(state_dir, error))?;
     Ok(Rebuilt { collections, damage, moved_aside })
 }
 
@@ -99,7 +97,7 @@ pub fn is_lost(state_dir: &Path) -> io::Result<bool> {
 
 /// What speaks against a tape that is good in itself: the old database, if it can be read, tells
 /// of later lines.
-fn ends_early(state_dir: &Path, last_line: i64) -> Option<String> {
+pub fn ends_early(state_dir: &Path, last_line: i64) -> Option<String> {
     // SQLite would delete the WAL beside an empty database.
     fs::metadata(database_path(state_dir)).ok().filter(|old| old.len() > 0)?;
     let old = schema::open_for_reading(state_dir).ok()?;
@@ -115,7 +113,7 @@ fn fill(
 ) -> Result<(Connection, i64, Vec<String>), OpenError> {
     let unreadable = |error| OpenError::inaccessible(directory, error);
     let mut damage = Vec::new();
-    let mut connection = schema::open_for_writing(path, mode)?;
+    let mut connection = schema::open_for_writing(path, mode, &mut |_| Ok(()))?;
     let mut batch = Vec::with_capacity(BATCH_LINES);
     let mut end = (0, Place { file: String::new(), start: 0, end: 0 }, Digest([0; 32]));
     let mut previous = end.2;
@@ -145,14 +143,7 @@ fn fill(
         let message = format!("there is no tape in {} to rebuild from", directory.display());
         return Err(OpenError::new(OpenErrorKind::Damaged, message));
     }
-    // Head office knows nothing yet of the new epoch. That it once had everything makes what it
-    // says of it next a fall, so that what it lacks under the new numbers is queued again.
-    connection.execute(
-        "UPDATE store SET line = ?1,
-             have = (SELECT coalesce(max(sequence), 0) FROM collection),
-             held = (SELECT count(*) FROM collection)",
-        [end.0 + 1],
-    )?;
+    schema::begin_epoch(&connection, end.0 + 1)?;
     agree::set_mark(&connection, (end.0, &end.1, end.2))?;
     Ok((connection, end.0, damage))
 }
@@ -222,36 +213,4 @@ fn write_delivery(step: &Connection, line: &Line) -> Result<(), Box<dyn std::err
 
 fn write_act(step: &Connection, line: &Line) -> Result<(), Box<dyn std::error::Error>> {
     Ok(deliveries::carry_out(step, &record::act(&line.record)?, line.number)?)
-}
-
-/// The WAL goes aside first: a WAL beside a database that is not its own would be played into it.
-fn put_in_place(state_dir: &Path, new: &Path) -> io::Result<Vec<PathBuf>> {
-    let stamp = AcceptedAt::new(clock::now()).unix_ms();
-    let mut moved_aside = Vec::new();
-    for name in ["tilld.db-wal", "tilld.db-shm", "tilld.db"] {
-        let old = state_dir.join(name);
-        if old.exists() {
-            let aside = state_dir.join(format!("{name}.before-{stamp}"));
-            fs::rename(&old, &aside)?;
-            moved_aside.push(aside);
-        }
-    }
-    sync_directory(state_dir)?;
-    fs::File::open(new)?.sync_all()?;
-    fs::rename(new, database_path(state_dir))?;
-    remove_database(new)?;
-    sync_directory(state_dir)?;
-    Ok(moved_aside)
-}
-
-fn remove_database(path: &Path) -> io::Result<()> {
-    for suffix in ["", "-wal", "-shm"] {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        match fs::remove_file(&name) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
 }

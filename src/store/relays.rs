@@ -247,7 +247,7 @@ mod tests {
     fn numbers_in_any_order_become_one_range_and_their_gaps_are_told() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tilld.db");
-        let connection = schema::open_for_writing(&path, Mode::Live).unwrap();
+        let connection = schema::open_for_writing(&path, Mode::Live, &mut |_| Ok(())).unwrap();
         let now = AcceptedAt::from_unix_ms(0).unwrap();
         let take = |numbers: &[Sequence]| {
             let heard: Vec<Heard> = numbers.iter().copied().map(heard).collect();

@@ -26,11 +26,18 @@ const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
 #[expect(clippy::cast_possible_truncation, reason = "the list above is short")]
 const VERSION: u8 = MIGRATIONS.len() as u8;
 
+/// What is done before a database that holds something is migrated; when it fails, nothing is.
+pub type BeforeMigration<'a> = &'a mut dyn FnMut(&Connection) -> Result<(), OpenError>;
+
 /// Opens the database for the one writer, creates or migrates it, and checks that it belongs to
 /// this mode.
 ///
 /// The caller must hold the state directory's lock.
-pub fn open_for_writing(path: &Path, mode: Mode) -> Result<Connection, OpenError> {
+pub fn open_for_writing(
+    path: &Path,
+    mode: Mode,
+    before_migration: BeforeMigration<'_>,
+) -> Result<Connection, OpenError> {
     if rusqlite::version_number() < SQLITE_VERSION_MIN {
         let message = format!("SQLite {} is too old; 3.51.3 is needed", rusqlite::version());
         return Err(OpenError::new(OpenErrorKind::Mismatch, message));
@@ -48,13 +55,24 @@ pub fn open_for_writing(path: &Path, mode: Mode) -> Result<Connection, OpenError
     }
     persist_wal(&connection)?;
     set_pragmas(&connection)?;
-    migrate(&mut connection, mode)?;
+    migrate(&mut connection, mode, MIGRATIONS, before_migration)?;
     check_mode(&connection, mode)?;
     Ok(connection)
 }
 
 /// Opens the database for reading only; works with the daemon up or down.
 pub fn open_for_reading(state_dir: &Path) -> Result<Connection, OpenError> {
+    let (connection, is_current) = open_of_any_age(state_dir)?;
+    if !is_current {
+        let message =
+            "the database is of an older tilld: start the daemon once to bring it up to date";
+        return Err(OpenError::new(OpenErrorKind::Mismatch, message));
+    }
+    Ok(connection)
+}
+
+/// The same also for a database that an older version has written; whether it is up to date.
+pub fn open_of_any_age(state_dir: &Path) -> Result<(Connection, bool), OpenError> {
     let path = database_path(state_dir);
     // Asked, not opened: to close the file anywhere in the daemon's process would take away the
     // locks that its writer holds on it, and another program might then remove the WAL.
@@ -70,12 +88,8 @@ pub fn open_for_reading(state_dir: &Path) -> Result<Connection, OpenError> {
     let connection = Connection::open_with_flags(&path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "trusted_schema", false)?;
-    if check_version(&connection)? < VERSION {
-        let message =
-            "the database is of an older tilld: start the daemon once to bring it up to date";
-        return Err(OpenError::new(OpenErrorKind::Mismatch, message));
-    }
-    Ok(connection)
+    let is_current = check_version(&connection)? == VERSION;
+    Ok((connection, is_current))
 }
 
 /// Keeps WAL and shm on close, so that a reader without write access to the directory can open
@@ -109,20 +123,29 @@ fn set_pragmas(connection: &Connection) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn migrate(connection: &mut Connection, mode: Mode) -> Result<(), OpenError> {
+fn migrate(
+    connection: &mut Connection,
+    mode: Mode,
+    migrations: &[&str],
+    before_migration: BeforeMigration<'_>,
+) -> Result<(), OpenError> {
     let version = check_version(connection)?;
-    if version == VERSION {
+    let due = &migrations[usize::from(version)..];
+    if due.is_empty() {
         return Ok(());
     }
+    if version > 0 {
+        before_migration(connection)?;
+    }
     let step = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for migration in &MIGRATIONS[usize::from(version)..] {
+    for migration in due {
         step.execute_batch(migration)?;
     }
     if version == 0 {
         initialise(&step, mode)?;
     }
     step.pragma_update(None, "application_id", APPLICATION_ID)?;
-    step.pragma_update(None, "user_version", VERSION)?;
+    step.pragma_update(None, "user_version", migrations.len())?;
     step.commit()?;
     Ok(())
 }
@@ -148,11 +171,30 @@ fn check_version(connection: &Connection) -> Result<u8, OpenError> {
 }
 
 fn initialise(step: &Transaction<'_>, mode: Mode) -> Result<(), OpenError> {
-    let epoch = entropy::bytes::<4>()
-        .map_err(|error| OpenError::new(OpenErrorKind::Inaccessible, error.to_string()))?;
     step.execute(
         "INSERT INTO store (id, mode, epoch, line) VALUES (1, ?1, ?2, 1)",
-        (mode.as_str(), format!("{:08x}", u32::from_be_bytes(epoch))),
+        (mode.as_str(), new_epoch()?),
+    )?;
+    Ok(())
+}
+
+fn new_epoch() -> Result<String, OpenError> {
+    let epoch = entropy::bytes::<4>()
+        .map_err(|error| OpenError::new(OpenErrorKind::Inaccessible, error.to_string()))?;
+    Ok(format!("{:08x}", u32::from_be_bytes(epoch)))
+}
+
+/// Makes another database of this one, whose birth the tape's line of this number is to tell: its
+/// next collections are others than those that bore the same numbers before.
+///
+/// Head office knows nothing yet of the new epoch. That it once had everything makes what it says
+/// of it next a fall, so that what it lacks under the new numbers is queued again.
+pub fn begin_epoch(connection: &Connection, line: i64) -> Result<(), OpenError> {
+    connection.execute(
+        "UPDATE store SET epoch = ?1, line = ?2,
+             have = (SELECT coalesce(max(sequence), 0) FROM collection),
+             held = (SELECT count(*) FROM collection)",
+        (new_epoch()?, line),
     )?;
     Ok(())
 }
@@ -171,4 +213,59 @@ fn check_mode(connection: &Connection, mode: Mode) -> Result<(), OpenError> {
         mode.as_str()
     );
     Err(OpenError::new(OpenErrorKind::Mismatch, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::store::backup::{self, Backups};
+
+    /// The list as a later version could have it.
+    const LATER: &[&str] = &[MIGRATIONS[0], "CREATE TABLE later (x INTEGER) STRICT"];
+
+    fn version(connection: &Connection) -> i64 {
+        connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
+    }
+
+    fn is_migrated(connection: &Connection) -> bool {
+        let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'later')";
+        connection.query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn a_new_database_needs_no_backup() {
+        let state_dir = TempDir::new().unwrap();
+        let mut forbidden = |_: &Connection| Err(OpenError::damaged("it was asked for one"));
+        open_for_writing(&database_path(state_dir.path()), Mode::Live, &mut forbidden).unwrap();
+    }
+
+    #[test]
+    fn without_room_for_a_backup_a_database_is_left_as_it_is_and_with_it_there_is_one() {
+        let state_dir = TempDir::new().unwrap();
+        let state_dir = state_dir.path();
+        let path = database_path(state_dir);
+        let mut old = open_for_writing(&path, Mode::Live, &mut |_| Ok(())).unwrap();
+        let backups = Backups::inside(state_dir);
+        let mut migrate_with = |reserve| {
+            let migrated = migrate(&mut old, Mode::Live, LATER, &mut |database| {
+                backup::before_migration(database, state_dir, &backups, reserve)
+            });
+            (migrated, version(&old), is_migrated(&old))
+        };
+        let (refused, version, is_migrated) = migrate_with(u64::MAX);
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.kind, OpenErrorKind::Inaccessible);
+        assert!(refused.to_string().contains("no backup was begun"), "{refused}");
+        assert_eq!((version, is_migrated), (1, false));
+        assert_eq!(backup::names(&backups.directory).unwrap(), []);
+
+        let (migrated, version, is_migrated) = migrate_with(0);
+        migrated.unwrap();
+        assert_eq!((version, is_migrated), (2, true));
+        let names = backup::names(&backups.directory).unwrap();
+        let checked = backup::verify(&backups.directory, names[0], &mut |_, _, _| {}).unwrap();
+        assert_eq!((names.len(), checked.differences_count), (1, 0), "{checked:?}");
+    }
 }

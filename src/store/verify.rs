@@ -125,6 +125,18 @@ pub fn verify_with(
     Ok(check.found)
 }
 
+/// What no line tells of has pages and indexes too, and the writer would stumble over a bad one:
+/// SQLite's own check reads them all. It is one transaction, but one of seconds.
+pub(super) fn check_pages(connection: &Connection) -> Vec<String> {
+    let found = connection.prepare("PRAGMA integrity_check").and_then(|mut check| {
+        let messages = check.query_map([], |row| row.get::<_, String>(0))?;
+        messages.collect::<rusqlite::Result<Vec<_>>>()
+    });
+    let messages = found.unwrap_or_else(|error| vec![error.to_string()]);
+    let bad = messages.iter().filter(|message| *message != "ok");
+    bad.map(|message| format!("the database's file: {message}")).collect()
+}
+
 /// A tape has fewer lines than this; a number beyond it is not one of ours.
 const LINES_MAX: usize = 1 << 32;
 
@@ -167,16 +179,9 @@ impl Check<'_> {
         }
     }
 
-    /// What no line tells of has pages and indexes too, and the writer would stumble over a bad
-    /// one: SQLite's own check reads them all. It is one transaction, but one of seconds.
     fn read_pages(&mut self) {
-        let found = self.connection.prepare("PRAGMA integrity_check").and_then(|mut check| {
-            let messages = check.query_map([], |row| row.get::<_, String>(0))?;
-            messages.collect::<rusqlite::Result<Vec<_>>>()
-        });
-        let messages = found.unwrap_or_else(|error| vec![error.to_string()]);
-        for message in messages.iter().filter(|message| *message != "ok") {
-            self.differs(format!("the database's file: {message}"));
+        for difference in check_pages(self.connection) {
+            self.differs(difference);
         }
     }
 
@@ -384,13 +389,14 @@ impl Check<'_> {
 
     fn check_row(&mut self, row: &EntryRow, is_end_open: bool) {
         let entry = &row.entry;
-        let is_missed = self.misses(row.line, is_end_open);
-        let is_told = is_missed || self.seen.has(row.line);
-        if !self.range.has(entry.business_date) || !is_told {
+        if !self.range.has(entry.business_date) {
             return;
         }
-        let amount = entry.confirmation.collection.amount;
-        self.found.days.entry(entry.business_date).or_default().database.add(amount);
+        let is_missed = self.misses(row.line, is_end_open);
+        if is_missed || self.seen.has(row.line) {
+            let amount = entry.confirmation.collection.amount;
+            self.found.days.entry(entry.business_date).or_default().database.add(amount);
+        }
         let sequence = entry.sequence;
         if !row.is_intact {
             let Collection { contract, receipt, .. } = &entry.confirmation.collection;

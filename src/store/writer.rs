@@ -18,13 +18,14 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use super::agree::{self, AgreeError, Kind, Missing, Report};
+use super::backup::{self, Backups};
 use super::collections;
 use super::commands::{Bell, Command, Store};
 use super::health::{Condition, Health, Recovered};
 use super::relays::Held;
 use super::tape::{self, AppendError, Tape, Told};
 use super::transaction::{Batch, Outcome, Standing};
-use super::{OpenError, database_path, lock, rebuild, schema};
+use super::{OpenError, database_path, lock, place, rebuild, schema};
 use crate::domain::contract::Mode;
 use crate::domain::decision::Sequence;
 use crate::domain::time::AcceptedAt;
@@ -59,15 +60,21 @@ pub struct Writing {
 
 impl Store {
     /// Takes the state directory's lock, opens or creates the database, makes durable whatever an
-    /// earlier process left in the WAL, and starts the writer.
+    /// earlier process left in the WAL, and starts the writer. A database of an older schema is
+    /// first copied to `backups`.
     pub fn open(
         state_dir: &Path,
         mode: Mode,
         disk_reserve: u64,
+        backups: &Backups,
     ) -> Result<(Store, Writing), OpenError> {
         let lock = lock::take(state_dir)?;
+        let inaccessible = |error| OpenError::inaccessible(state_dir, error);
+        for aside in place::finish(state_dir).map_err(inaccessible)? {
+            log::warn!("an interrupted exchange of databases is finished: see {}", aside.display());
+        }
         let health = Health::new(state_dir.to_owned(), disk_reserve);
-        if rebuild::is_lost(state_dir).map_err(|error| OpenError::inaccessible(state_dir, error))? {
+        if rebuild::is_lost(state_dir).map_err(inaccessible)? {
             log::error!(
                 TILLD_EVENT = Event::Rebuilt;
                 "the database is gone: rebuilding it from the tape"
@@ -80,7 +87,11 @@ impl Store {
             let rows = usize::try_from(rebuilt.collections).unwrap_or(0);
             health.count(Recovered { rows, ..Recovered::default() });
         }
-        let mut connection = schema::open_for_writing(&database_path(state_dir), mode)?;
+        let mut back_up = |database: &Connection| {
+            backup::before_migration(database, state_dir, backups, disk_reserve)
+        };
+        let path = database_path(state_dir);
+        let mut connection = schema::open_for_writing(&path, mode, &mut back_up)?;
         let (failed_sender, failed) = oneshot::channel();
         let (store, commands) = Store::new(health);
         let mut writer = Writer {
@@ -107,7 +118,7 @@ impl Store {
         let thread = std::thread::Builder::new()
             .name("writer".to_owned())
             .spawn(move || writer.run(&commands))
-            .map_err(|error| OpenError::inaccessible(state_dir, error))?;
+            .map_err(inaccessible)?;
         Ok((store, Writing { thread, failed }))
     }
 }

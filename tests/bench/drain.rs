@@ -27,6 +27,7 @@ use tempfile::TempDir;
 use tilld::domain::contract::Mode;
 use tilld::domain::delivery::{Attempt, Fate, Verdict};
 use tilld::domain::time::AcceptedAt;
+use tilld::store::backup::Backups;
 use tilld::store::outgoing::OutboxReader;
 use tilld::store::{Store, Tried};
 use tilld::system::clock;
@@ -114,7 +115,7 @@ fn measure(delivered: u64, concurrency: u64) -> Outcome<Figures> {
 
 /// A branch that has delivered so many, and has the backlog.
 fn stock_branch(state_dir: &Path, delivered: u64) -> Outcome<()> {
-    let (store, writing) = Store::open(state_dir, Mode::Live, 0)?;
+    let (store, writing) = Store::open(state_dir, Mode::Live, 0, &Backups::inside(state_dir))?;
     let note = |sequences: &[i64]| -> Outcome<()> {
         let tries = sequences.iter().map(|sequence| Tried {
             sequence: *sequence,
@@ -148,7 +149,7 @@ fn stock_office(state_dir: &Path, branch: &Path, delivered: u64) -> Outcome<()> 
         return Ok(());
     }
     let epoch = OutboxReader::open(branch)?.epoch()?;
-    let (store, writing) = Store::open(state_dir, Mode::Live, 0)?;
+    let (store, writing) = Store::open(state_dir, Mode::Live, 0, &Backups::inside(state_dir))?;
     fill(&store, 1..=delivered, Some(epoch), |_| Ok(()))?;
     drop(store);
     writing.thread.join().map_err(|_| "the writer panicked")?;

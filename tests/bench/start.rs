@@ -14,6 +14,7 @@ use stock::{Daemon, Outcome};
 use tempfile::TempDir;
 use tilld::domain::contract::Mode;
 use tilld::store::Store;
+use tilld::store::backup::Backups;
 use tilld::system::clock;
 
 const COLLECTIONS: u64 = 1_000_000;
@@ -50,7 +51,7 @@ fn main() -> Outcome<()> {
 /// Records a million different collections, and stops the writer cleanly.
 fn fill(state_dir: &Path) -> Outcome<()> {
     let started = clock::monotonic();
-    let (store, writing) = Store::open(state_dir, Mode::Live, 0)?;
+    let (store, writing) = Store::open(state_dir, Mode::Live, 0, &Backups::inside(state_dir))?;
     stock::fill(&store, 1..=COLLECTIONS, None, |_| Ok(()))?;
     drop(store);
     writing.thread.join().map_err(|_| "the writer panicked")?;

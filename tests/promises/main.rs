@@ -70,6 +70,9 @@ mod tape;
 mod tape_damage;
 
 #[cfg(test)]
+mod backup;
+
+#[cfg(test)]
 mod exit_codes;
 
 #[cfg(test)]

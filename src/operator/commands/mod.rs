@@ -1,18 +1,21 @@
 //! One file for each group of commands.
 
+mod backup;
 mod books;
 mod cert;
 mod check;
 mod key;
+mod progress;
 mod reload;
 mod status;
 mod sync;
 mod witnesses;
 
 use super::Failure;
-use super::cli::{CertCommand, Command, ConfigCommand};
+use super::cli::{BackupCommand, CertCommand, Command, ConfigCommand};
 use crate::config::Config;
 use crate::store::verify::Range;
+pub use backup::backups;
 
 /// Carries out a command that is no daemon itself; `None` when it is not one.
 pub fn run(command: &Command, config: &Config) -> Option<Result<(), Failure>> {
@@ -32,6 +35,13 @@ pub fn run(command: &Command, config: &Config) -> Option<Result<(), Failure>> {
         Command::Rebuild { despite_damage } => witnesses::rebuild(config, *despite_damage),
         Command::Reload => reload::run(config),
         Command::Key(command) => key::key(config, command),
+        Command::Backup(BackupCommand::Create) => backup::create(config),
+        Command::Backup(BackupCommand::List { output }) => backup::list(config, *output),
+        Command::Backup(BackupCommand::Verify { name, output }) => {
+            backup::verify(config, name.as_deref(), *output)
+        }
+        Command::Backup(BackupCommand::Restore { name }) => backup::restore(config, name),
+        Command::Undelivered => witnesses::undelivered(config),
         Command::Config(ConfigCommand::Check) => check::config_check(config),
         Command::Cert(CertCommand::Show { pem, output }) => cert::show(config, *pem, *output),
     })

@@ -198,7 +198,7 @@ fn grouped(pesos: &str) -> String {
 }
 
 /// Two digits at least, and the unit that disks are sold in.
-fn bytes(bytes: u64) -> String {
+pub(super) fn bytes(bytes: u64) -> String {
     let units = [("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1000)];
     let found = units.into_iter().find(|(_, unit)| bytes >= *unit);
     match found {

@@ -1,14 +1,14 @@
-//! `tilld verify` and `tilld rebuild`: database and tape, held against each other.
+//! `tilld verify`, `tilld rebuild` and `tilld undelivered`: database and tape, held against each
+//! other.
 
 use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use rustix::fs::Mode as FileMode;
 use serde_json::Value;
 
+use super::progress::Progress;
 use crate::config::Config;
 use crate::domain::amount::Centavos;
 use crate::domain::time::BusinessDate;
@@ -17,13 +17,9 @@ use crate::operator::output::{
     Column, Member, Printer, Row, document, note, number, row_of, text, visible,
 };
 use crate::operator::{Exit, Failure, may_read};
-use crate::store::database_path;
 use crate::store::rebuild as rebuilding;
 use crate::store::verify::{self, Day, Range, Verified};
-use crate::system::clock;
-
-/// A check that is over sooner shows no progress.
-const PROGRESS_AFTER: Duration = Duration::from_secs(1);
+use crate::store::{database_path, undelivered};
 
 /// What is made here is the daemon's and its group's alone, as if the daemon had made it.
 const UMASK: u32 = 0o027;
@@ -39,20 +35,11 @@ const DAY_COLUMNS: &[Column] = &[
 /// `tilld verify`
 pub fn verify(config: &Config, range: Range, output: Output) -> Result<(), Failure> {
     may_read(&database_path(&config.state_dir))?;
-    let started = clock::monotonic();
-    let bar = ProgressBar::hidden();
-    bar.set_style(
-        ProgressStyle::with_template("{bar:40} {percent}% of the tape, {eta} left")
-            .unwrap_or_else(|_| ProgressStyle::default_bar()),
-    );
+    let progress = Progress::begin();
     let verified = verify::verify(&config.state_dir, range, &mut |done, total| {
-        if bar.is_hidden() && started.elapsed() > PROGRESS_AFTER {
-            bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
-        }
-        bar.set_length(total);
-        bar.set_position(done);
+        progress.tell("of the tape", done, total);
     })?;
-    bar.finish_and_clear();
+    progress.end();
     print(&verified, output)?;
     if verified.is_ok() {
         return Ok(());
@@ -109,8 +96,7 @@ const DAY: &[Member<(BusinessDate, Day)>] = &[
 
 /// `tilld rebuild`
 pub fn rebuild(config: &Config, despite_damage: bool) -> Result<(), Failure> {
-    must_own(&config.state_dir)?;
-    rustix::process::umask(FileMode::from_raw_mode(UMASK));
+    must_own(&config.state_dir, "rebuild")?;
     let rebuilt = rebuilding::rebuild(&config.state_dir, config.mode, despite_damage)?;
     let mut out = io::stdout().lock();
     for path in &rebuilt.moved_aside {
@@ -124,14 +110,29 @@ pub fn rebuild(config: &Config, despite_damage: bool) -> Result<(), Failure> {
     Err(Failure::new(Exit::BadData, message))
 }
 
-/// What another user made here, the daemon could not write.
-fn must_own(state_dir: &Path) -> Result<(), Failure> {
-    let owner = std::fs::metadata(state_dir)?.uid();
+/// `tilld undelivered`
+pub fn undelivered(config: &Config) -> Result<(), Failure> {
+    rustix::process::umask(FileMode::from_raw_mode(UMASK));
+    let number = undelivered::count(&config.state_dir)?;
+    writeln!(io::stdout().lock(), "{number}")?;
+    Ok(())
+}
+
+/// Lets the owner go on, and as the daemon would: what another user made here, the daemon could
+/// not write.
+pub(super) fn must_own(state_dir: &Path, command: &str) -> Result<(), Failure> {
+    may_read(state_dir)?;
+    let owner = std::fs::metadata(state_dir).map_err(|error| {
+        let message = format!("state_dir {}: {error}", state_dir.display());
+        Failure::new(Exit::Error, message)
+    })?;
+    let owner = owner.uid();
     if owner == rustix::process::geteuid().as_raw() {
+        rustix::process::umask(FileMode::from_raw_mode(UMASK));
         return Ok(());
     }
     let message = format!(
-        "{} belongs to the user with the id {owner}: use `sudo -u '#{owner}' tilld rebuild`",
+        "{} belongs to the user with the id {owner}: use `sudo -u '#{owner}' tilld {command}`",
         state_dir.display()
     );
     Err(Failure::new(Exit::Permission, message))

@@ -17,6 +17,7 @@ use crate::domain::delivery::UnknownCause;
 use crate::domain::flags::Flags;
 use crate::domain::provenance::{Confirmation, ContractField, Digest, Form, KeyId, Provenance};
 use crate::domain::time::CollectedAt;
+use crate::store::backup::Backups;
 use crate::store::{Again, Recorded, Writing, database_path};
 
 /// A head office that takes everything.
@@ -72,7 +73,9 @@ struct Branch {
 
 impl Branch {
     fn open(state_dir: TempDir) -> Branch {
-        let (store, writing) = Store::open(state_dir.path(), Mode::Live, 0).unwrap();
+        let (store, writing) =
+            Store::open(state_dir.path(), Mode::Live, 0, &Backups::inside(state_dir.path()))
+                .unwrap();
         Branch { state_dir, store, writing }
     }
 

@@ -1,0 +1,172 @@
+//! Puts a backup in the database's place and completes it from what the tape has beyond it.
+//!
+//! The daemon must be stopped. Deletes nothing: the old database is moved aside, and the tape that
+//! is there stays and gets only the files that it lacks.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use super::{Name, Progress, check, count};
+use crate::domain::contract::Mode;
+use crate::domain::time::AcceptedAt;
+use crate::store::record;
+use crate::store::tape::{self, Line, Lines, What};
+use crate::store::{
+    OpenError, OpenErrorKind, agree, database_path, lock, place, rebuild, schema, sync_directory,
+};
+use crate::system::clock;
+
+/// What was done.
+#[derive(Debug)]
+pub struct Restored {
+    /// Collections in the backup.
+    pub collections: i64,
+    /// Collections that the tape had beyond it.
+    pub completed: i64,
+    /// Whether the tape ends before the backup does, so that nothing can be completed from it.
+    pub is_tape_lost: bool,
+    /// Files of the tape that came from the backup.
+    pub tape_files: Vec<String>,
+    /// What cannot be mended here, in words.
+    pub damage: Vec<String>,
+    /// Where the old files lie now.
+    pub moved_aside: Vec<PathBuf>,
+}
+
+/// Restores a backup into a state directory whose daemon is stopped.
+pub fn restore(
+    state_dir: &Path,
+    mode: Mode,
+    directory: &Path,
+    name: Name,
+    progress: Progress<'_>,
+) -> Result<Restored, OpenError> {
+    let inaccessible = |error| OpenError::inaccessible(state_dir, error);
+    let _lock = lock::take(state_dir)?;
+    let mut moved_aside = place::finish(state_dir).map_err(inaccessible)?;
+    let backup = directory.join(name.to_string());
+    let checked = check(&backup, progress)?;
+    if checked.differences_count > 0 {
+        let message = format!(
+            "the backup {name} is damaged; nothing was changed:\n  {}",
+            checked.differences.join("\n  ")
+        );
+        return Err(OpenError::new(OpenErrorKind::Damaged, message));
+    }
+    let next = state_dir.join("tilld.db.restoring");
+    place::remove(&next).map_err(inaccessible)?;
+    fs::copy(database_path(&backup), &next).map_err(inaccessible)?;
+    let mut database = schema::open_for_writing(&next, mode, &mut |_| Ok(()))?;
+    let collections = count(&database)?;
+
+    let backup_tape = tape::directory(&backup);
+    moved_aside.extend(move_other_tape(state_dir, &database, &backup_tape)?);
+    let tape_files = complete_tape(&backup_tape, state_dir).map_err(inaccessible)?;
+    let tape_directory = tape::directory(state_dir);
+    agree::forget_lost_mark(&database, &tape_directory)?;
+    let known_line = agree::last_line(&database)?;
+    let agreed = agree::agree(&mut database, &tape_directory);
+    let (tape, report) = agreed.map_err(|error| refused(&error, name))?;
+    let is_tape_lost = tape.last_line() < known_line;
+    let last_line = tape.last_line().max(agree::last_line(&database)?);
+    let mut damage = report.damage;
+    damage.extend(rebuild::ends_early(state_dir, last_line));
+    schema::begin_epoch(&database, last_line + 1)?;
+    let completed = count(&database)? - collections;
+    database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    database.close().map_err(|(_, error)| error)?;
+    moved_aside.extend(place::put(state_dir, &next).map_err(inaccessible)?);
+    Ok(Restored { collections, completed, is_tape_lost, tape_files, damage, moved_aside })
+}
+
+fn refused(error: &agree::AgreeError, name: Name) -> OpenError {
+    let kind = match error {
+        agree::AgreeError::Damaged(_) => OpenErrorKind::Damaged,
+        _ => OpenErrorKind::Inaccessible,
+    };
+    let message = format!(
+        "the tape cannot be laid over the backup {name}: {error}; the database is what it was, and \
+         if the tape is whole, `tilld rebuild` makes a new one from it alone"
+    );
+    OpenError::new(kind, message)
+}
+
+/// A machine that was set up anew has begun a tape of its own, which does not go on from the
+/// backup. It is moved aside when it tells of nothing; else a person must decide.
+fn move_other_tape(
+    state_dir: &Path,
+    database: &Connection,
+    backup_tape: &Path,
+) -> Result<Option<PathBuf>, OpenError> {
+    let directory = tape::directory(state_dir);
+    let inaccessible = |error| OpenError::inaccessible(&directory, error);
+    let Some(present) = first_line(&directory).map_err(inaccessible)? else { return Ok(None) };
+    // The first line tells of the first database, whose epoch no other tape has.
+    let (birth, birth_line) = agree::birth(database)?;
+    let ours = if let Some(first) = first_line(backup_tape).map_err(inaccessible)? {
+        first.record
+    } else if birth_line == present.number {
+        record::of_birth(&birth)
+    } else {
+        return Ok(None);
+    };
+    if ours == present.record {
+        return Ok(None);
+    }
+    if tells_of_something(&directory).map_err(inaccessible)? {
+        let message = format!(
+            "the tape in {} is not the one that this backup belongs to, and tells of collections \
+             of its own; nothing was changed. Restore into another state_dir, or move the \
+             directory away yourself and keep it",
+            directory.display()
+        );
+        return Err(OpenError::new(OpenErrorKind::Damaged, message));
+    }
+    let stamp = AcceptedAt::new(clock::now()).unix_ms().unsigned_abs();
+    let aside = place::free_name(state_dir, "tape", stamp.into());
+    fs::rename(&directory, &aside).map_err(inaccessible)?;
+    sync_directory(state_dir).map_err(inaccessible)?;
+    Ok(Some(aside))
+}
+
+/// The line with the number 1, when it is there and good.
+fn first_line(directory: &Path) -> io::Result<Option<Line>> {
+    let Some(first) = tape::files(directory)?.into_iter().next() else { return Ok(None) };
+    let scanned = Lines::open(directory, &first, 0)?.next().transpose()?;
+    Ok(scanned.and_then(|scanned| scanned.line).filter(|line| line.number == 1))
+}
+
+/// Whether anything stands on a tape but that databases were made.
+fn tells_of_something(directory: &Path) -> io::Result<bool> {
+    for name in tape::files(directory)? {
+        for scanned in Lines::open(directory, &name, 0)? {
+            if !scanned?.line.is_some_and(|line| line.what == What::Store) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Copies the closed files that the tape lacks; those that are there stay as they are.
+fn complete_tape(backup_tape: &Path, state_dir: &Path) -> io::Result<Vec<String>> {
+    let directory = tape::directory(state_dir);
+    if !directory.is_dir() {
+        DirBuilder::new().mode(0o750).create(&directory)?;
+        sync_directory(state_dir)?;
+    }
+    let mut names = tape::files(backup_tape)?;
+    names.retain(|name| !directory.join(name).exists());
+    for name in &names {
+        let new = directory.join(format!("{name}.new"));
+        fs::copy(backup_tape.join(name), &new)?;
+        File::open(&new)?.sync_all()?;
+        fs::rename(new, directory.join(name))?;
+    }
+    sync_directory(&directory)?;
+    Ok(names)
+}

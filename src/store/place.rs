@@ -1,0 +1,99 @@
+//! Puts a new database in the place of the old one, which is moved aside and never deleted.
+//!
+//! A power cut at any moment leaves one of the two: the new one waits under a name of its own, by
+//! which every later start finds it and goes on. The caller holds the state directory's lock.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use super::{database_path, sync_directory};
+
+/// A whole database that is to take the place of `tilld.db`.
+const NEXT: &str = "tilld.db.next";
+
+/// Puts the closed database `new`, whose WAL is empty, in place. Gives where the old files lie now.
+pub fn put(state_dir: &Path, new: &Path) -> io::Result<Vec<PathBuf>> {
+    File::open(new)?.sync_all()?;
+    fs::rename(new, state_dir.join(NEXT))?;
+    // From here on there is no way back.
+    sync_directory(state_dir)?;
+    remove(new)?;
+    finish(state_dir)
+}
+
+/// Goes on with what a power cut interrupted, if anything.
+pub fn finish(state_dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let next = state_dir.join(NEXT);
+    let mut moved_aside = Vec::new();
+    if !next.exists() {
+        return Ok(moved_aside);
+    }
+    // The new file's own time, so that what is moved aside in two goes bears one mark.
+    let made = fs::metadata(&next)?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    // The WAL first: beside a database that is not its own it would be played into it.
+    for name in ["tilld.db-wal", "tilld.db-shm", "tilld.db"] {
+        let old = state_dir.join(name);
+        if old.exists() {
+            let aside = free_name(state_dir, name, made.as_millis());
+            fs::rename(&old, &aside)?;
+            moved_aside.push(aside);
+        }
+    }
+    sync_directory(state_dir)?;
+    fs::rename(next, database_path(state_dir))?;
+    sync_directory(state_dir)?;
+    Ok(moved_aside)
+}
+
+/// Where something of this name can be moved aside without taking the place of anything.
+pub fn free_name(directory: &Path, name: &str, stamp: u128) -> PathBuf {
+    let mut aside = directory.join(format!("{name}.before-{stamp}"));
+    let mut number = 1;
+    while aside.exists() {
+        number += 1;
+        aside = directory.join(format!("{name}.before-{stamp}-{number}"));
+    }
+    aside
+}
+
+/// Removes a database that nobody needs, with what SQLite keeps beside it.
+pub fn remove(path: &Path) -> io::Result<()> {
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        match fs::remove_file(&name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn an_exchange_that_was_cut_off_anywhere_is_finished_and_loses_no_old_file() {
+        let olds = ["tilld.db-wal", "tilld.db-shm", "tilld.db"];
+        for moved in 0..=olds.len() {
+            let state_dir = TempDir::new().unwrap();
+            let state_dir = state_dir.path();
+            fs::write(state_dir.join(NEXT), "new").unwrap();
+            for old in &olds[moved..] {
+                fs::write(state_dir.join(old), old).unwrap();
+            }
+            let aside = finish(state_dir).unwrap();
+            assert_eq!(aside.len(), olds.len() - moved);
+            for (aside, old) in aside.iter().zip(&olds[moved..]) {
+                assert_eq!(fs::read_to_string(aside).unwrap(), *old);
+            }
+            assert_eq!(fs::read_to_string(database_path(state_dir)).unwrap(), "new");
+            assert_eq!(finish(state_dir).unwrap(), Vec::<PathBuf>::new());
+        }
+    }
+}
