@@ -1,8 +1,8 @@
 //! Writes what the package holds beside the program: manual pages, completions and the reference
 //! configuration, all made from the source that the program itself is made from.
 //!
-//! `cargo run -p tilld-generate -- DIRECTORY`. A crate of its own, so that the program shares none of
-//! its dependencies and features. It reads no file, and writes the same bytes each time.
+//! `cargo run -p tilld-generate -- DIRECTORY`. A crate of its own, so that the program shares none
+//! of its dependencies and features. It reads no file, and writes the same bytes each time.
 
 mod pages;
 mod reference;
