@@ -22,6 +22,7 @@ const PRINTING: &[&[&str]] = &[
     &["branches", "--output", "json"],
     &["verify"],
     &["verify", "--output", "json"],
+    &["backup", "list", "--output", "json"],
     &["config", "check"],
     &["cert", "show"],
     &["cert", "show", "--pem"],
