@@ -20,8 +20,8 @@ const MANUAL: &str = "Collections of a store";
 const FILES: &[(&str, &str)] = &[
     ("/etc/tilld/tilld.toml", "The configuration, described in tilld.toml(5)."),
     ("/etc/tilld/conf.d/*.toml", "Further files of it, read in byte order of their names."),
-    ("/etc/tilld/secrets.d", "Files of keys and passwords, to be 0640 root:_tilld."),
-    ("/var/lib/tilld", "Database, tape and self-signed certificate."),
+    ("/etc/tilld/secrets.d", "Files of keys and passwords; see tilld-key(8)."),
+    ("/var/lib/tilld", "Database, tape, backups and self-signed certificate."),
     ("/run/tilld/tilld.sock", "The control socket, for root and the group `tilld-admin`."),
     ("/run/tilld/status.json", "What every user of this machine may know."),
     ("/usr/share/doc/tilld/examples/tilld.toml", "Every setting with what it means."),

@@ -211,15 +211,16 @@ pub(super) struct Operator {
     pub metrics_takings: Key<bool>,
 }
 
-/// Daily backups.
+/// Daily verified copies of database and tape.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a section [backup]")]
 pub(super) struct Backup {
-    /// Where they are kept.
+    /// Where they are kept; best on another disk. Another directory needs `ReadWritePaths=` in
+    /// drop-ins of both units.
     ///
     /// Default: `"/var/lib/tilld/backups"`, or `backups` in `state_dir`
     pub directory: Key<String>,
-    /// For how many days, 1 to 3650.
+    /// For how many days, 1 to 3650; days without a backup do not count.
     ///
     /// Default: `7`
     pub keep_days: Key<Quantity>,
