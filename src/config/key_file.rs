@@ -108,7 +108,8 @@ impl KeyFile {
     }
 
     fn write(&self) -> Result<(), ConfigError> {
-        let written = self.write_keys().and_then(|()| self.write_since());
+        // The keys last: once they are written, all is done.
+        let written = self.write_since().and_then(|()| self.write_keys());
         written.map_err(|error| {
             let what = format!("it cannot be written: {error}; the keys are as before");
             ConfigError::about_file(&self.path, what, "do it as root: sudo tilld key …")
@@ -213,5 +214,18 @@ mod tests {
         assert_eq!(made.mode() & 0o7777, MODE);
         assert_eq!(made.gid(), fs::metadata(directory.path()).unwrap().gid());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "nothing else is left");
+    }
+
+    #[test]
+    fn a_change_that_fails_leaves_the_keys_as_they_were() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("skypay.keys");
+        let now = at("2026-11-22T08:00:00+08:00");
+        KeyFile::open(&path, "caller A").unwrap().add(key("one"), now).unwrap();
+        fs::remove_file(since_path(&path)).unwrap();
+        fs::create_dir(since_path(&path)).unwrap();
+        let refused = KeyFile::open(&path, "caller A").unwrap().add(key("two"), now).unwrap_err();
+        assert!(refused.to_string().contains("the keys are as before"), "{refused}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\n");
     }
 }

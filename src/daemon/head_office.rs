@@ -9,14 +9,13 @@ use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 use crate::config::{Config, Upstream};
-use crate::domain::Invalid;
 use crate::domain::contract::Mode;
 use crate::net::client_tls;
-use crate::operator::{Exit, Failure};
+use crate::operator::Failure;
+use crate::operator::connection::connection;
 use crate::relay::{self, Handle};
-use crate::skypay::cipher::Password;
 use crate::store::Store;
-use crate::upstream::https::{Https, Settings};
+use crate::upstream::https::Https;
 
 /// The way to head office, ready to be used.
 pub struct Way {
@@ -45,11 +44,13 @@ impl Way {
 /// sandbox, which never sends anything.
 pub fn way(config: &Config) -> Result<Option<Way>, Failure> {
     match (&config.upstream, config.mode) {
-        (Some(upstream), Mode::Live) => Ok(Some(Way {
-            https: connection(upstream)?,
-            host: upstream.url.host().unwrap_or_default().to_owned(),
-            fingerprint: fingerprint(upstream),
-        })),
+        (Some(upstream), Mode::Live) => {
+            // First: what is exchanged between the two looks is then taken by the next reload.
+            let fingerprint = fingerprint(upstream);
+            let https = connection(upstream)?;
+            let host = upstream.url.host().unwrap_or_default().to_owned();
+            Ok(Some(Way { https, host, fingerprint }))
+        }
         (Some(_), Mode::Sandbox) | (None, _) => Ok(None),
     }
 }
@@ -92,31 +93,6 @@ impl PassingOn {
     }
 }
 
-fn connection(upstream: &Upstream) -> Result<Https, Failure> {
-    let password = upstream.encryption_password()?;
-    let identity = upstream.client_certificate.as_ref();
-    let tls = client_tls::load(
-        upstream.ca_file.as_deref(),
-        identity.map(|files| (files.certificate.as_path(), files.private_key.as_path())),
-    )
-    .map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;
-    let settings = Settings {
-        url: upstream.url.clone(),
-        branch: upstream.branch.clone(),
-        user_name: upstream.user_name.clone(),
-        key: upstream.authentication_key()?,
-        password: password.map(|password| Password::new(&password)),
-        tls,
-        connect_timeout: upstream.connect_timeout,
-        timeout: upstream.timeout,
-        concurrency: upstream.concurrency,
-    };
-    Https::new(settings).map_err(|Invalid { expected }| {
-        let message = format!("[upstream] url {}: expected {expected}", upstream.url);
-        Failure::new(Exit::Configuration, message)
-    })
-}
-
 fn fingerprint(upstream: &Upstream) -> Fingerprint {
     let identity = upstream.client_certificate.as_ref();
     let files = [
@@ -131,10 +107,13 @@ fn fingerprint(upstream: &Upstream) -> Fingerprint {
     for file in files.into_iter().flatten() {
         hash.update(digest_of(file));
     }
+    if upstream.ca_file.is_none() {
+        hash.update(client_tls::digest_of_system_roots());
+    }
     hash.finalize().into()
 }
 
-/// They were read a moment ago; one that is gone since counts as empty.
+/// One that cannot be read counts as empty; whoever needs it says why.
 fn digest_of(file: &Path) -> Fingerprint {
     let bytes = Zeroizing::new(fs::read(file).unwrap_or_default());
     Sha256::digest(&*bytes).into()

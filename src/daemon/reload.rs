@@ -177,9 +177,9 @@ impl InForce {
         }
         let started = way.map(|way| PassingOn::start(config, &self.store, way)).transpose();
         parts.passing_on = started.map_err(|failure| {
+            self.shown.send_replace(shown(&parts.config, None));
             let message = format!(
-                "{failure}; nothing is sent to head office until the daemon is restarted: \
-                 systemctl restart tilld"
+                "{failure}; nothing is sent to head office until a reload succeeds, or a restart"
             );
             Failure::new(failure.exit, message)
         })?;

@@ -8,9 +8,12 @@ use std::fs::{DirBuilder, File};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
+use std::thread;
 
 use rustix::fs::Mode as FileMode;
 use tokio::net::TcpListener;
@@ -33,6 +36,12 @@ use crate::system::{limits, logging};
 /// Files of the daemon are its own and its group's.
 const UMASK: u32 = 0o027;
 
+/// With this many cores for connections, disks have long been what everybody waits for.
+const NET_THREADS_MAX: usize = 8;
+
+/// For what reads the disk or looks up a name beside them.
+const BLOCKING_THREADS_MAX: usize = 32;
+
 /// Serves in the foreground until SIGTERM, SIGINT or a failure of the storage.
 pub fn run(config: Config) -> Result<(), Failure> {
     // Before there is a second thread.
@@ -49,12 +58,21 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let (ready, _) = oneshot::channel();
     let served = runtime.block_on(serve(config, kept, ready, stop));
     log::logger().flush();
+    // What is still being made to agree for a start that was called off need not be waited for.
+    runtime.shutdown_background();
     served
 }
 
-/// The runtime for everything that waits; its threads are as many as the machine has cores.
+/// The runtime for everything that waits, with a bounded number of threads: systemd kills what has
+/// more than the unit allows, and a server may have a hundred cores.
 pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("net").build()
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("net")
+        .worker_threads(cores.min(NET_THREADS_MAX))
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .build()
 }
 
 /// Builds the parts, serves until `stop`, and ends in order. `ready` hears where it listens.
@@ -69,12 +87,15 @@ pub async fn serve(
         log::warn!("the limit of open files cannot be raised: {error}");
     }
     make_state_dir(&config.state_dir)?;
+    let mut stop = pin!(stop);
     // Takes the lock: whatever else is made in the state directory is made once.
-    let long_work = LongWork::begin("making database and tape agree");
-    let backups = commands::backups(&config);
-    let (store, writing) =
-        Store::open(&config.state_dir, config.mode, config.disk_reserve, &backups)?;
-    drop(long_work);
+    let (store, writing) = tokio::select! {
+        opened = open_store(config.clone()) => opened?,
+        () = &mut stop => {
+            log::info!("stopped before it served: the next start goes on with what this one did");
+            return Ok(());
+        }
+    };
     let prepared = Prepared::of(config.clone())?;
     let listener = listen(kept, config.endpoint.listen).await?;
     let address = listener.local_addr()?;
@@ -102,7 +123,7 @@ pub async fn serve(
     let stop_people = people.stop();
     let shutdown = async {
         tokio::select! {
-            () = stop => log::info!("stopping: open requests are answered first"),
+            () = &mut stop => log::info!("stopping: open requests are answered first"),
             _ = failed => storage_failed = true,
         }
         notify::stopping();
@@ -124,6 +145,18 @@ pub async fn serve(
     }
     undelivered::leave(&config.state_dir);
     Ok(())
+}
+
+/// Opens the storage on a thread of its own: after a crash that may take a while.
+async fn open_store(config: Config) -> Result<(Store, Writing), Failure> {
+    let long_work = LongWork::begin("making database and tape agree");
+    let opening = tokio::task::spawn_blocking(move || {
+        let backups = commands::backups(&config);
+        Store::open(&config.state_dir, config.mode, config.disk_reserve, &backups)
+    });
+    let opened = opening.await.map_err(|error| Failure::new(Exit::Error, error.to_string()))?;
+    drop(long_work);
+    Ok(opened?)
 }
 
 fn log_end(drained: Drained) {

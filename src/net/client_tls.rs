@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rustls::crypto::ring;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore};
+use sha2::{Digest as _, Sha256};
 
 use super::tls::{TlsError, read_certificates, read_key};
 
@@ -57,6 +58,15 @@ fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
         })?;
     }
     Ok(roots)
+}
+
+/// SHA-256 of all authorities that the system trusts, to tell whether they have changed.
+pub fn digest_of_system_roots() -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for root in rustls_native_certs::load_native_certs().certs {
+        hash.update(Sha256::digest(&root));
+    }
+    hash.finalize().into()
 }
 
 /// The authorities that the system trusts. One that rustls cannot read is passed over, as browsers

@@ -7,6 +7,8 @@ pub mod cli;
 
 pub mod commands;
 
+pub mod connection;
+
 pub mod control;
 
 pub mod probes;

@@ -38,6 +38,7 @@ pub use deliveries::{Delivery, KeptAttempt, Tried};
 pub use health::{Condition, Health, Recovered};
 pub use refusals::{KeptRefusal, Refused};
 pub use relays::Branch;
+pub use schema::fits;
 pub use writer::Writing;
 
 /// The database inside a state directory.

@@ -92,6 +92,21 @@ pub fn open_of_any_age(state_dir: &Path) -> Result<(Connection, bool), OpenError
     Ok((connection, is_current))
 }
 
+/// Whether a daemon of this version and mode could go on with the database that is there, as far as
+/// its schema and its mode tell. None at all fits: it would be made.
+pub fn fits(state_dir: &Path, mode: Mode) -> Result<(), OpenError> {
+    if !database_path(state_dir).exists() {
+        return Ok(());
+    }
+    let (connection, _) = open_of_any_age(state_dir)?;
+    let has_mode: bool = connection.query_row(
+        "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'store')",
+        [],
+        |row| row.get(0),
+    )?;
+    if has_mode { check_mode(&connection, mode) } else { Ok(()) }
+}
+
 /// Keeps WAL and shm on close, so that a reader without write access to the directory can open
 /// the database while the daemon is down.
 fn persist_wal(connection: &Connection) -> rusqlite::Result<()> {

@@ -277,6 +277,62 @@ fn a_head_office_comes_changes_and_goes_by_reload() {
     assert_eq!(number(&branch.site, "SELECT count(*) FROM outbox"), 1);
 }
 
+#[test]
+fn an_authority_that_the_system_learns_to_trust_is_taken_by_a_reload() {
+    let office = Office::open();
+    let setup = Setup::live();
+    let way = office.way();
+    let mut branch = Branch::with(MANILA, &setup, &way);
+    // As update-ca-certificates would: the bundle is another one afterwards.
+    let bundle = branch.site.path().join("bundle.pem");
+    fs::write(&bundle, crate::support::authority().0).unwrap();
+    let configured = fs::read_to_string(branch.site.config()).unwrap();
+    let lines = configured.lines().filter(|line| !line.starts_with("ca_file"));
+    fs::write(branch.site.config(), lines.collect::<Vec<_>>().join("\n")).unwrap();
+    let mut trusting = Command::new("env");
+    trusting.arg(format!("SSL_CERT_FILE={}", bundle.display()));
+    branch.start_by(trusting);
+    branch.collect(1);
+    branch.daemon().await_line("head office cannot be reached");
+    fs::copy(&way.ca_file, &bundle).unwrap();
+    done(&branch.site, &["reload"]);
+    branch.await_empty_outbox();
+    assert_eq!(office.site.all().len(), 1);
+}
+
+#[test]
+fn a_configuration_check_sees_what_a_start_would_refuse() {
+    let setup = Setup::live();
+    let site = setup.prepare();
+    done(&site, &["config", "check"]);
+    site.start().stop();
+    done(&site, &["config", "check"]);
+    let key = site.secret("upstream.key", &["key".to_owned()]);
+    let upstream = format!(
+        "[upstream]\nurl = \"https://collect..example.com/x\"\nbranch = \"MNL-042\"\n\
+         user_name = \"MNL-042\"\nauthentication_file = {key:?}"
+    );
+    let newer = || number(&site, "PRAGMA user_version");
+    for (refused, words) in [
+        (Setup { extra: upstream, ..setup.clone() }, "[upstream] url"),
+        (Setup::sandbox(), "this database holds live collections"),
+    ] {
+        site.configure(&refused);
+        let (checked, _, errors) = told(&site.tilld(&["config", "check"]));
+        assert_eq!(checked, Some(78), "{errors}");
+        assert!(errors.contains(words), "{errors}");
+        let (started, log) = Daemon::refused(&site);
+        assert_eq!(started, Some(78), "the start agrees: {log}");
+    }
+    site.configure(&setup);
+    let database = rusqlite::Connection::open(site.state_dir().join("tilld.db")).unwrap();
+    database.pragma_update(None, "user_version", newer() + 1).unwrap();
+    drop(database);
+    let (checked, _, errors) = told(&site.tilld(&["config", "check"]));
+    assert_eq!(checked, Some(78), "{errors}");
+    assert!(errors.contains("written by a newer tilld"), "{errors}");
+}
+
 /// The daemon as systemd starts it when it has kept this socket.
 fn with_kept(site: &Site, kept: TcpListener) -> Command {
     let mut command = Command::new("sh");

@@ -2,10 +2,11 @@
 
 use std::io::{self, Write as _};
 
-use crate::config::{Config, Tls, Upstream};
-use crate::net::client_tls;
+use crate::config::{Config, Tls};
 use crate::net::tls::{self, TlsError};
+use crate::operator::connection::connection;
 use crate::operator::{Exit, Failure};
+use crate::store::{OpenErrorKind, fits};
 
 /// `tilld config check`
 pub fn config_check(config: &Config) -> Result<(), Failure> {
@@ -15,11 +16,14 @@ pub fn config_check(config: &Config) -> Result<(), Failure> {
         caller.encryption_passwords()?;
     }
     if let Some(upstream) = &config.upstream {
-        upstream.authentication_key()?;
-        upstream.encryption_password()?;
-        check_client_tls(upstream).map_err(unusable)?;
+        connection(upstream)?;
     }
     check_tls(&config.endpoint.tls).map_err(unusable)?;
+    match fits(&config.state_dir, config.mode) {
+        // Who may not read the database checks the rest, and the daemon makes what is missing.
+        Err(error) if error.kind != OpenErrorKind::Mismatch => {}
+        fitting => fitting?,
+    }
     let callers = match config.callers.len() {
         0 => "no caller: every request will be answered -1001".to_owned(),
         1 => "1 caller".to_owned(),
@@ -27,12 +31,6 @@ pub fn config_check(config: &Config) -> Result<(), Failure> {
     };
     let mode = config.mode.as_str();
     Ok(writeln!(io::stdout(), "configuration ok: mode {mode}, {callers}")?)
-}
-
-fn check_client_tls(upstream: &Upstream) -> Result<(), TlsError> {
-    let identity = upstream.client_certificate.as_ref();
-    let identity = identity.map(|files| (&*files.certificate, &*files.private_key));
-    client_tls::load(upstream.ca_file.as_deref(), identity).map(drop)
 }
 
 fn check_tls(configured: &Tls) -> Result<(), TlsError> {
