@@ -3,8 +3,8 @@
 use std::io;
 use std::path::Path;
 
-use crate::config::Config;
-use crate::net::tls::{self, ServerTls};
+use crate::config::{Config, Tls};
+use crate::net::tls::{self, Certificate, ServerTls};
 use crate::operator::{Exit, Failure};
 use crate::system::event::Event;
 use crate::system::limits;
@@ -23,21 +23,53 @@ pub fn server_tls(config: &Config) -> Result<ServerTls, Failure> {
     loaded.map_err(|error| Failure::new(Exit::Configuration, error.to_string()))
 }
 
-/// Makes the self-signed certificate at the first start. What the machine refuses, such as room on
-/// the disk, is tried again by the next start; wrong names are not.
+/// Makes another self-signed certificate, with the names that are configured now.
+pub fn renew(config: &Config) -> Result<(), Failure> {
+    if let Some(files) = &config.endpoint.tls.files {
+        let message = format!(
+            "the certificate is {}, which is for others to renew: put the new one there, then \
+             `tilld reload`",
+            files.certificate.display()
+        );
+        return Err(Failure::new(Exit::Configuration, message));
+    }
+    let directory = config.self_signed_dir();
+    let names = certificate_names(&config.endpoint.tls.names);
+    tls::renew_self_signed(&directory, &names).map_err(|error| not_made(&error))?;
+    log_made(&directory);
+    Ok(())
+}
+
+/// The configured names that the self-signed certificate does not hold for.
+pub fn lacking_names(config: &Config, certificate: &Certificate) -> Vec<String> {
+    let Tls { names, files, .. } = &config.endpoint.tls;
+    let is_lacking = |name: &&String| files.is_none() && !certificate.is_for(name);
+    names.iter().filter(is_lacking).cloned().collect()
+}
+
+/// Makes the self-signed certificate at the first start.
 fn make_certificate(directory: &Path, names: &[String]) -> Result<(), Failure> {
-    match tls::ensure_self_signed(directory, names) {
-        Ok(true) => log::info!(
-            TILLD_EVENT = Event::CertificateMade;
-            "made a self-signed certificate in {}", directory.display()
-        ),
-        Ok(false) => {}
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-            return Err(Failure::new(Exit::Configuration, error.to_string()));
-        }
-        Err(error) => return Err(Failure::new(Exit::Error, error.to_string())),
+    if tls::ensure_self_signed(directory, names).map_err(|error| not_made(&error))? {
+        log_made(directory);
     }
     Ok(())
+}
+
+fn log_made(directory: &Path) {
+    log::info!(
+        TILLD_EVENT = Event::CertificateMade;
+        "made a self-signed certificate in {}", directory.display()
+    );
+}
+
+/// What the machine refuses, such as room on the disk, is tried again by the next start; wrong names
+/// are not.
+fn not_made(error: &io::Error) -> Failure {
+    let exit = match error.kind() {
+        io::ErrorKind::InvalidInput => Exit::Configuration,
+        _ => Exit::Error,
+    };
+    Failure::new(exit, error.to_string())
 }
 
 /// Under which names a till may reach this machine; the interfaces are not asked, because their

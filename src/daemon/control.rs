@@ -166,6 +166,10 @@ impl Control {
                 let summary = self.in_force.reload().await?;
                 return Ok(Reply::Reloaded { summary });
             }
+            Request::RenewCertificate => {
+                let summary = self.in_force.renew_certificate().await?;
+                return Ok(Reply::Reloaded { summary });
+            }
         }
         Ok(Reply::Status { snapshot: Box::new(self.snapshot().await?) })
     }

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, watch};
 use tokio::task::spawn_blocking;
 
-use super::certificate::server_tls;
+use super::certificate::{self, lacking_names, server_tls};
 use super::head_office::{self, PassingOn, Way};
 use crate::config::{Config, ReplyCode};
 use crate::endpoint::{Callers, Endpoint, Rules};
@@ -28,6 +28,8 @@ use crate::system::event::Event;
 pub struct Shown {
     /// How many callers there are.
     pub callers: usize,
+    /// Configured names that the certificate does not hold for.
+    pub lacking_names: Vec<String>,
     /// Where collections go.
     pub head_office: Option<snapshot::HeadOffice>,
     /// What sends them there.
@@ -79,6 +81,13 @@ pub struct InForce {
     parts: Mutex<Parts>,
 }
 
+/// What a reload does about the self-signed certificate.
+#[derive(Clone, Copy)]
+enum Certificates {
+    AsTheyAre,
+    Renewed,
+}
+
 struct Parts {
     config: Config,
     passing_on: Option<PassingOn>,
@@ -92,7 +101,8 @@ impl InForce {
         warn_without_callers(&prepared.config);
         let Prepared { config, rules, tls, way } = prepared;
         let passing_on = way.map(|way| PassingOn::start(&config, &store, way)).transpose()?;
-        let (shown, _) = watch::channel(shown(&config, passing_on.as_ref()));
+        let lacking = lacking_names(&config, &tls.certificate);
+        let (shown, _) = watch::channel(shown(&config, lacking, passing_on.as_ref()));
         Ok(InForce {
             endpoint: Arc::new(Endpoint::new(rules, store.clone())),
             tls: Arc::new(ArcSwap::new(tls.config)),
@@ -120,8 +130,17 @@ impl InForce {
     /// Takes the configuration as it is on the disk now, and says in a line what that is. When
     /// anything about it is wrong, nothing is changed.
     pub async fn reload(&self) -> Result<String, Failure> {
+        self.reload_with(Certificates::AsTheyAre).await
+    }
+
+    /// The same with a self-signed certificate that is made for it.
+    pub async fn renew_certificate(&self) -> Result<String, Failure> {
+        self.reload_with(Certificates::Renewed).await
+    }
+
+    async fn reload_with(&self, certificates: Certificates) -> Result<String, Failure> {
         let mut parts = self.parts.lock().await;
-        let taken = self.take(&mut parts).await;
+        let taken = self.take(&mut parts, certificates).await;
         match &taken {
             Ok(summary) => {
                 log::info!(TILLD_EVENT = Event::Configured; "reloaded: {summary}");
@@ -135,7 +154,7 @@ impl InForce {
         taken
     }
 
-    async fn take(&self, parts: &mut Parts) -> Result<String, Failure> {
+    async fn take(&self, parts: &mut Parts, certificates: Certificates) -> Result<String, Failure> {
         if parts.has_ended {
             return Err(Failure::new(Exit::Error, "the daemon is stopping"));
         }
@@ -143,7 +162,15 @@ impl InForce {
         let reading = spawn_blocking(move || {
             let config = Config::load(&before.file)?;
             can_follow(&before, &config)?;
-            Prepared::of(config)
+            let prepared = Prepared::of(config.clone())?;
+            match certificates {
+                Certificates::AsTheyAre => Ok(prepared),
+                // Only now: with a configuration that is not taken it would be one too many.
+                Certificates::Renewed => {
+                    certificate::renew(&config)?;
+                    Prepared::of(config)
+                }
+            }
         });
         // The process ends with a thread that panics.
         let prepared =
@@ -153,9 +180,10 @@ impl InForce {
         let Prepared { config, rules, tls, way } = prepared;
         self.follow(parts, &config, way).await?;
         self.endpoint.set_rules(rules);
+        let lacking = lacking_names(&config, &tls.certificate);
         self.tls.store(tls.config);
         log::set_max_level(config.log.level);
-        self.shown.send_replace(shown(&config, parts.passing_on.as_ref()));
+        self.shown.send_replace(shown(&config, lacking, parts.passing_on.as_ref()));
         parts.config = config;
         Ok(summary)
     }
@@ -177,7 +205,7 @@ impl InForce {
         }
         let started = way.map(|way| PassingOn::start(config, &self.store, way)).transpose();
         parts.passing_on = started.map_err(|failure| {
-            self.shown.send_replace(shown(&parts.config, None));
+            self.shown.send_modify(|shown| shown.relay = None);
             let message = format!(
                 "{failure}; nothing is sent to head office until a reload succeeds, or a restart"
             );
@@ -246,9 +274,10 @@ fn rules(config: &Config) -> Result<Rules, Failure> {
     })
 }
 
-fn shown(config: &Config, passing_on: Option<&PassingOn>) -> Shown {
+fn shown(config: &Config, lacking_names: Vec<String>, passing_on: Option<&PassingOn>) -> Shown {
     Shown {
         callers: config.callers.len(),
+        lacking_names,
         head_office: config.upstream.as_ref().map(|upstream| snapshot::HeadOffice {
             branch: upstream.branch.as_str().to_owned(),
             host: upstream.url.host().unwrap_or_default().to_owned(),

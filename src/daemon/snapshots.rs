@@ -146,7 +146,8 @@ impl Photographer {
 
     fn take(&mut self) -> Snapshot {
         let now = AcceptedAt::new(clock::now());
-        let Shown { callers, mut head_office, relay } = self.subjects.shown.borrow().clone();
+        let Shown { callers, lacking_names, mut head_office, relay } =
+            self.subjects.shown.borrow().clone();
         let books = self.counter.count(now, head_office.is_some());
         let Subjects { endpoint, operator, control, health, last_check, .. } = &self.subjects;
         if let (Some(office), Some(relay)) = (&mut head_office, relay) {
@@ -162,6 +163,7 @@ impl Photographer {
             operator: operator.borrow().clone(),
             control: control.clone(),
             callers,
+            lacking_names,
             condition: health.condition(),
             disk: Disk { free_bytes: health.free_bytes(), reserve_bytes: health.disk_reserve() },
             books,

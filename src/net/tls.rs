@@ -18,6 +18,7 @@ use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     date_time_ymd,
 };
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -77,6 +78,17 @@ pub struct Certificate {
     pub pem: String,
 }
 
+impl Certificate {
+    /// Whether it holds for a DNS name or an address.
+    pub fn is_for(&self, name: &str) -> bool {
+        let address = name.parse::<IpAddr>().ok();
+        self.names.iter().any(|own| match address {
+            Some(address) => own.parse() == Ok(address),
+            None => own.eq_ignore_ascii_case(name),
+        })
+    }
+}
+
 /// Makes a self-signed certificate for these names and addresses in a new directory, unless it is
 /// there. True when it was made now. A power cut leaves all of it or nothing. An error of kind
 /// `InvalidInput` means that the names are wrong, any other one that the machine refuses.
@@ -105,6 +117,19 @@ pub fn ensure_self_signed(dir: &Path, names: &[String]) -> io::Result<bool> {
         io::Error::new(error.kind(), message)
     })?;
     Ok(true)
+}
+
+/// Makes another self-signed certificate in the place of the one in this directory, which is gone
+/// then. A power cut leaves one of the two. Errors are those of [`ensure_self_signed`].
+pub fn renew_self_signed(dir: &Path, names: &[String]) -> io::Result<()> {
+    let next = dir.with_extension("next");
+    if next.exists() {
+        fs::remove_dir_all(&next)?;
+    }
+    ensure_self_signed(&next, names)?;
+    renameat_with(CWD, &next, CWD, dir, RenameFlags::EXCHANGE)?;
+    File::open(dir.parent().unwrap_or(Path::new("/")))?.sync_all()?;
+    fs::remove_dir_all(next)
 }
 
 /// Loads a PEM chain and its key for a listener. With a client CA, clients must present a

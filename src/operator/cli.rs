@@ -217,6 +217,8 @@ pub enum CertCommand {
         #[arg(long, value_enum, default_value_t)]
         output: Output,
     },
+    /// Make the self-signed certificate anew, with the configured names, and reload
+    Renew,
 }
 
 /// Which collections to list.

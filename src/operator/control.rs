@@ -47,6 +47,8 @@ pub enum Request {
     },
     /// Take the configuration as it is on the disk now.
     Reload,
+    /// The same with a self-signed certificate that is made for it.
+    RenewCertificate,
 }
 
 /// Which parked collections.
@@ -211,6 +213,7 @@ mod tests {
             Request::Retry { which: these, actor: actor.clone() },
             Request::Retry { which: Which::AllParked, actor },
             Request::Reload,
+            Request::RenewCertificate,
         ] {
             let line = line_of(&request);
             assert_eq!(line.iter().position(|byte| *byte == b'\n'), Some(line.len() - 1));

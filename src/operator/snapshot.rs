@@ -38,6 +38,8 @@ pub struct Snapshot {
     pub control: Door,
     /// How many callers are configured.
     pub callers: usize,
+    /// Names under which tills are to reach it, and that its certificate does not hold for.
+    pub lacking_names: Vec<String>,
     /// Whether collections can be recorded.
     pub condition: Condition,
     /// The disk of the state directory.
@@ -348,6 +350,13 @@ fn warnings(snapshot: &Snapshot) -> Vec<Warning> {
             "add a [[caller]] to the configuration, then `tilld key add` its key",
         );
     }
+    if !snapshot.lacking_names.is_empty() {
+        let names = snapshot.lacking_names.join(", ");
+        warn(
+            format!("the certificate does not hold for {names}"),
+            "`tilld cert renew` makes one that does; every till must be given it",
+        );
+    }
     let books = &snapshot.books;
     if books.parked.count > 0 {
         let parked = counted(books.parked.count, "collection");
@@ -424,6 +433,7 @@ pub(super) mod tests {
             at: moment(150 * MIN),
             endpoint: "0.0.0.0:8443".parse().unwrap(),
             callers: 1,
+            lacking_names: Vec::new(),
             operator: Door { address: Some("127.0.0.1:9443".to_owned()), trouble: None },
             control: Door { address: Some("/run/tilld/tilld.sock".to_owned()), trouble: None },
             condition: Condition::Recording,

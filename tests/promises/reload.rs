@@ -388,3 +388,37 @@ fn the_socket_is_given_to_systemd_and_its_watchdog_is_fed() {
         }
     }
 }
+
+#[test]
+fn a_certificate_that_lacks_a_name_is_warned_of_and_made_anew_when_told_to() {
+    let setup = Setup::live();
+    let site = setup.prepare();
+    let daemon = site.start();
+    let names = "[endpoint.tls]\nnames = [\"POS.store.example\", \"192.168.10.5\"]".to_owned();
+    site.configure(&Setup { extra: names, ..setup });
+    done(&site, &["reload"]);
+    let (exit, printed, _) = told(&site.tilld(&["status"]));
+    assert_eq!(exit, Some(6));
+    let warning = "the certificate does not hold for POS.store.example, 192.168.10.5";
+    assert!(printed.contains(warning), "{printed}");
+    let before = fs::read(site.certificate()).unwrap();
+    let printed = done(&site, &["cert", "renew"]);
+    assert!(printed.starts_with("renewed: 2 callers"), "{printed}");
+    assert_ne!(fs::read(site.certificate()).unwrap(), before);
+    assert!(Till::connect(daemon.address(), daemon.tls()).is_err(), "it is another one");
+    let trusting_new = till::trusting(&site.certificate());
+    let mut till = Till::connect(daemon.address(), &trusting_new).expect("it is shown at once");
+    assert_eq!(code(&mut till, &Confirmation::fresh()), "1000");
+    assert_eq!(told(&site.tilld(&["status"])).0, Some(0), "nothing is left to warn of");
+    let key = fs::metadata(site.state_dir().join("tls/key.pem")).unwrap();
+    assert_eq!(key.permissions().mode() & 0o777, 0o600);
+    let kept = fs::read_dir(site.state_dir()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(!kept.into_iter().any(|name| name == "tls.next"), "nothing is left lying");
+
+    make_certificate(&site, "own");
+    let own = "[endpoint.tls]\ncertificate = \"own.pem\"\nprivate_key = \"own-key.pem\"".to_owned();
+    site.configure(&Setup { extra: own, ..Setup::live() });
+    let (exit, _, errors) = told(&site.tilld(&["cert", "renew"]));
+    assert_eq!(exit, Some(78), "{errors}");
+    assert!(errors.contains("is for others to renew"), "{errors}");
+}

@@ -43,6 +43,7 @@ pub fn run(command: &Command, config: &Config) -> Option<Result<(), Failure>> {
         Command::Backup(BackupCommand::Restore { name }) => backup::restore(config, name),
         Command::Undelivered => witnesses::undelivered(config),
         Command::Config(ConfigCommand::Check) => check::config_check(config),
+        Command::Cert(CertCommand::Renew) => reload::renew_certificate(config),
         Command::Cert(CertCommand::Show { pem, output }) => cert::show(config, *pem, *output),
     })
 }
