@@ -5,17 +5,13 @@
 use std::env;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsFd as _;
 
 use listenfd::ListenFd;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{Shutdown, shutdown};
 use sd_notify::NotifyState;
 
 /// What the endpoint's socket is called in the store.
 const NAME: &str = "endpoint";
-
-/// How long systemd may take to let go of a socket.
-const FORGET_TIME: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 /// What an earlier process left with systemd.
 pub struct Kept(Vec<TcpListener>);
@@ -44,8 +40,12 @@ impl Kept {
             return Ok(Some(listener));
         }
         if !self.0.is_empty() {
-            drop(self.0);
-            forget()?;
+            sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(NAME)])?;
+            // The next socket may want the same port, and systemd closes its end some time later:
+            // one that does not listen any more is in nobody's way. If it is, binding says so.
+            for kept in &self.0 {
+                let _ = shutdown(kept, Shutdown::Both);
+            }
         }
         Ok(None)
     }
@@ -57,16 +57,4 @@ pub fn keep(listener: &impl std::os::fd::AsFd) {
     if let Err(error) = sd_notify::notify_with_fds(&states, &[listener.as_fd()]) {
         log::debug!("systemd does not keep the listening socket: {error}");
     }
-}
-
-/// Has systemd let go of what it keeps, and waits until it has: the next socket may want the same
-/// port.
-fn forget() -> io::Result<()> {
-    sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(NAME)])?;
-    // systemd closes its end when it has carried out everything before.
-    let (ours, theirs) = io::pipe()?;
-    sd_notify::notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[theirs.as_fd()])?;
-    drop(theirs);
-    poll(&mut [PollFd::new(&ours, PollFlags::empty())], Some(&FORGET_TIME))?;
-    Ok(())
 }

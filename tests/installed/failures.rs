@@ -51,5 +51,5 @@ fn a_faulty_configuration_at_the_start_is_said_once_and_waits_for_a_person() {
     assert_eq!(machine.property("ActiveState"), "failed");
     assert_eq!(machine.property("ExecMainStatus"), "78");
     assert_eq!(machine.property("NRestarts"), "0");
-    machine.sh("journalctl --sync; journalctl -u tilld -p err | grep branch.toml");
+    machine.until("journalctl -u tilld -p err | grep branch.toml");
 }

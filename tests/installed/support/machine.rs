@@ -363,9 +363,10 @@ impl Machine {
         self.sh("tilld verify");
     }
 
-    /// The entries of the journal that fit, oldest first.
+    /// The entries of the journal that fit, oldest first, as soon as there are any.
     pub fn journal(&self, matches: &str) -> Vec<Value> {
-        let text = self.sh(&format!("journalctl --sync; journalctl -q -o json {matches}"));
+        self.until(&format!("journalctl -q {matches} | grep -q ."));
+        let text = self.sh(&format!("journalctl -q -o json {matches}"));
         text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
