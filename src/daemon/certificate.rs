@@ -62,8 +62,8 @@ fn log_made(directory: &Path) {
     );
 }
 
-/// What the machine refuses, such as room on the disk, is tried again by the next start; wrong names
-/// are not.
+/// What the machine refuses, such as room on the disk, is tried again by the next start; wrong
+/// names are not.
 fn not_made(error: &io::Error) -> Failure {
     let exit = match error.kind() {
         io::ErrorKind::InvalidInput => Exit::Configuration,

@@ -1,5 +1,5 @@
-//! From what `[upstream]` says to a way to head office: the daemon's, and the one that `config check`
-//! only makes to see that it can be made.
+//! From what `[upstream]` says to a way to head office: the daemon's, and the one that
+//! `config check` only makes to see that it can be made.
 
 use crate::config::Upstream;
 use crate::domain::Invalid;

@@ -118,6 +118,8 @@ struct Fall {
     held: Holdings,
     /// The last number that is still to be queued again; `None` until nothing is under way.
     last: Option<Sequence>,
+    /// The lowest number that head office has taken meanwhile.
+    taken: Sequence,
 }
 
 /// A try that came back.
@@ -443,6 +445,12 @@ impl<U: Upstream> Relay<U> {
                 parked_for.as_str()
             );
         }
+        if let (Some(fall), Fate::Delivered) = (&mut self.fall, fate) {
+            // Not written down, so that it is sent once more: should this process end before all is
+            // queued again, the next one must have something to send to hear of the loss.
+            fall.taken = fall.taken.min(sequence);
+            return;
+        }
         self.note(sequence, Attempt { at, took, http, code, verdict, reason }, fate);
     }
 
@@ -478,7 +486,9 @@ impl<U: Upstream> Relay<U> {
                  rebuilt; what it lacks is sent again",
                 told.up_to, told.count, known.up_to, known.count
             );
-            self.fall = Some(Fall { held: told, last: None });
+            self.fall = Some(Fall { held: told, last: None, taken: Sequence::MAX });
+            // What head office takes meanwhile is sent again, and then there already.
+            self.tried_before = self.bell.ready_to();
         } else if told.up_to > self.held.up_to || told.count > self.held.count {
             self.held = self.held.highest(told);
             self.is_held_news = true;
@@ -552,6 +562,7 @@ impl<U: Upstream> Relay<U> {
         let Some(fall) = &mut self.fall else { return };
         fall.last = Some(first - 1);
         if first <= fall.held.up_to + 1 {
+            let from = first.min(fall.taken);
             self.held = fall.held;
             self.is_held_news = true;
             self.fall = None;
@@ -559,7 +570,7 @@ impl<U: Upstream> Relay<U> {
             for sequence in mem::take(&mut self.contents).into_keys() {
                 self.lane.forget(sequence);
             }
-            self.rewind_to(first);
+            self.rewind_to(from);
             log::warn!(
                 TILLD_EVENT = Event::Fall;
                 "what head office lost is queued again, from number {first} on"

@@ -1,4 +1,5 @@
-//! `tilld reload` and `tilld cert renew`: has the running daemon take what is configured now, and waits until it has.
+//! `tilld reload` and `tilld cert renew`: has the running daemon take what is configured now, and
+//! waits until it has.
 
 use std::io::{self, Write as _};
 

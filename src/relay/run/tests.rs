@@ -194,6 +194,33 @@ async fn a_loss_at_head_office_is_seen_though_what_it_had_said_is_lost_here() {
     branch.reaches(&office, &[1, 2, 3, 4, 5, 6]).await;
 }
 
+// On one thread, so that nothing happens between two looks but what one turn of the loop does.
+#[tokio::test]
+async fn a_loss_at_head_office_is_seen_again_when_the_process_ends_as_soon_as_it_heard_of_it() {
+    let branch = Branch::with(3).await;
+    branch.note(delivered(1..=3), Some(Holdings { up_to: 3, count: 3 })).await;
+    branch.record(4).await;
+    let office = Office::default();
+    office.books().has = [1].into();
+    let (store, path) = (branch.store.clone(), branch.state_dir.path());
+    let (state, relay) = Relay::new(store, path, office.clone(), 4).unwrap();
+    let has_heard = async {
+        while state.borrow().last_success_at.is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = has_heard => {}
+        () = relay.run(Arc::default(), pending()) => unreachable!(),
+    }
+    // As after SIGKILL: what the writer had in its queue may be done, and no more.
+    let branch = branch.harmed(|_| {});
+    assert_eq!(office.books().came, [4]);
+    branch.relay(&office);
+    branch.reaches(&office, &[1, 2, 3, 4]).await;
+}
+
 // On one thread, where tasks run in the order in which they were spawned.
 #[tokio::test]
 async fn what_head_office_lost_comes_again_in_its_order() {
