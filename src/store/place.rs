@@ -13,6 +13,9 @@ use super::{database_path, sync_directory};
 /// A whole database that is to take the place of `tilld.db`.
 const NEXT: &str = "tilld.db.next";
 
+/// In the name of whatever is moved aside, behind what it was called.
+pub const ASIDE: &str = ".before-";
+
 /// Puts the closed database `new`, whose WAL is empty, in place. Gives where the old files lie now.
 pub fn put(state_dir: &Path, new: &Path) -> io::Result<Vec<PathBuf>> {
     File::open(new)?.sync_all()?;
@@ -49,11 +52,11 @@ pub fn finish(state_dir: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// Where something of this name can be moved aside without taking the place of anything.
 pub fn free_name(directory: &Path, name: &str, stamp: u128) -> PathBuf {
-    let mut aside = directory.join(format!("{name}.before-{stamp}"));
+    let mut aside = directory.join(format!("{name}{ASIDE}{stamp}"));
     let mut number = 1;
     while aside.exists() {
         number += 1;
-        aside = directory.join(format!("{name}.before-{stamp}-{number}"));
+        aside = directory.join(format!("{name}{ASIDE}{stamp}-{number}"));
     }
     aside
 }

@@ -540,3 +540,62 @@ fn undelivered_is_nought_only_when_head_office_has_everything() {
     branch.stop();
     assert_eq!(undelivered(&branch.site).as_deref(), Some("0\n"));
 }
+
+/// Purges a site as the package would.
+fn purge(site: &Site) -> String {
+    let script = fs::read_to_string("packaging/debian/tilld.postrm").expect("the script");
+    let nowhere = site.path().join("nowhere");
+    let script = script
+        .replace("/var/lib/tilld", site.state_dir().to_str().unwrap())
+        .replace("/etc/tilld", nowhere.to_str().unwrap())
+        .replace("/run/tilld", nowhere.to_str().unwrap())
+        .replace("/usr/share/debconf", nowhere.to_str().unwrap());
+    let output = Command::new("sh").args(["-c", &script, "sh", "purge"]).output();
+    let output = output.expect("sh can be run");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn what_was_set_aside_is_neither_counted_as_delivered_nor_purged() {
+    let site = Setup::live().prepare();
+    site.start().stop();
+    create(&site);
+    let state = State::of(&site);
+    assert_eq!(undelivered(&site).as_deref(), Some("0\n"));
+    let names = ["tilld.db.before-1", "tape.before-1/000001-2020-01-01.jsonl"];
+    for name in names.into_iter().chain(["tape/000001-2020-01-01.jsonl.torn-1"]) {
+        let site = state.site();
+        let aside = site.state_dir().join(name);
+        fs::create_dir_all(aside.parent().unwrap()).unwrap();
+        fs::write(&aside, "payers' cash").unwrap();
+        let (code, text) = told(&site, &["undelivered"]);
+        assert_eq!(code, Some(65), "{name}: {text}");
+        assert!(text.contains("was set aside"), "{name}: {text}");
+        assert_eq!(undelivered(&site), None, "{name}");
+        site.start().stop();
+        assert_eq!(undelivered(&site), None, "{name}");
+        let text = purge(&site);
+        assert!(text.contains("stays as it is"), "{name}: {text}");
+        assert!(aside.exists() && site.state_dir().join(DATABASE).exists(), "{name}");
+    }
+}
+
+#[test]
+fn a_purge_deletes_what_the_package_knows_and_names_what_else_is_there() {
+    let site = Setup::live().prepare();
+    site.start().stop();
+    create(&site);
+    let state = State::of(&site);
+    assert_eq!(purge(&site), "");
+    assert!(!site.state_dir().exists());
+    for name in ["branch-2/tilld.db", "tilld.db.before-1"] {
+        let site = state.site();
+        let foreign = site.state_dir().join(name);
+        fs::create_dir_all(foreign.parent().unwrap()).unwrap();
+        fs::write(&foreign, "payers' cash").unwrap();
+        let text = purge(&site);
+        assert!(text.contains(name.split('/').next().unwrap()), "{text}");
+        assert!(foreign.exists() && !site.state_dir().join(DATABASE).exists(), "{text}");
+    }
+}
