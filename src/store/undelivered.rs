@@ -21,8 +21,9 @@ use crate::system::clock;
 
 const FILE: &str = "undelivered";
 
-/// A daemon that ends counts no longer than this: a new one may wait for its place.
-const END_TIME_MAX: Duration = Duration::from_secs(5);
+/// A daemon that ends counts no longer than this: tills may wait for the next one. A removal of the
+/// package counts anew, for as long as it takes.
+const END_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// SQLite's instructions between two looks at the clock.
 const LOOK_INTERVAL: i32 = 100_000;
