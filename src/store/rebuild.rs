@@ -95,12 +95,17 @@ pub fn is_lost(state_dir: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// What speaks against a tape that is good in itself: the old database, if it can be read, tells
-/// of later lines.
-pub fn ends_early(state_dir: &Path, last_line: i64) -> Option<String> {
+/// The present database, if it can be read.
+pub fn present(state_dir: &Path) -> Option<Connection> {
     // SQLite would delete the WAL beside an empty database.
     fs::metadata(database_path(state_dir)).ok().filter(|old| old.len() > 0)?;
-    let old = schema::open_for_reading(state_dir).ok()?;
+    schema::open_for_reading(state_dir).ok()
+}
+
+/// What speaks against a tape that is good in itself: the old database, if it can be read, tells
+/// of later lines.
+fn ends_early(state_dir: &Path, last_line: i64) -> Option<String> {
+    let old = present(state_dir)?;
     let known = agree::last_line(&old).ok().filter(|known| *known > last_line)?;
     Some(format!("the old database tells of lines up to {known}, the tape ends with {last_line}"))
 }

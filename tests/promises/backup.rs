@@ -211,6 +211,35 @@ fn without_the_tape_a_restore_gives_what_the_backup_had_and_says_so() {
 }
 
 #[test]
+fn a_database_that_has_what_backup_and_tape_have_not_is_left_in_place() {
+    let (site, mut told, name) = backed_up();
+    let daemon = site.start();
+    told.extend(collect(&daemon, 40));
+    daemon.stop();
+    let whole = State::of(&site);
+    let [first, last] = &whole.tape_files()[..] else { panic!("two files") };
+    for (without, count) in [(&[last] as &[&String], 40), (&[first, last], 40)] {
+        let without: Vec<&str> = without.iter().map(|name| name.as_str()).collect();
+        let site = whole.clone().without(&without).site();
+        let before = State::of(&site);
+        let (code, text) = self::told(&site, &["backup", "restore", &name]);
+        assert_eq!(code, Some(65), "{text}");
+        let words = format!("{count} collections and {count} lines are in the present");
+        assert!(text.contains(&words) && text.contains("--despite-loss"), "{text}");
+        let names = |state: &State| [state.names("tape"), state.names("tilld.db")].concat();
+        assert_eq!(names(&before), names(&State::of(&site)));
+        assert!(before.clone().file(DATABASE) == State::of(&site).file(DATABASE));
+        assert_all_there(&site, &told);
+    }
+    let site = whole.without(&[last]).site();
+    let (code, text) = self::told(&site, &["backup", "restore", &name, "--despite-loss"]);
+    assert_eq!(code, Some(65), "{text}");
+    assert!(text.contains("it is in place, but not whole"), "{text}");
+    assert_eq!(State::of(&site).names("tilld.db.before-").len(), 1);
+    assert_eq!(site.all().len(), 60);
+}
+
+#[test]
 fn a_new_machine_that_was_started_once_can_be_restored_and_one_that_was_used_is_left_alone() {
     let (site, told, name) = backed_up();
     let copy = |to: &Site| {
@@ -291,7 +320,8 @@ fn a_restore_that_is_killed_at_any_step_leaves_the_old_state_or_the_new_one() {
         let mut outcomes = [0, 0];
         for number in 1.. {
             let site = state.site();
-            let mut restore = killed_at(&site, &["backup", "restore", &name], RENAMES, number);
+            let restore = ["backup", "restore", &name, "--despite-loss"];
+            let mut restore = killed_at(&site, &restore, RENAMES, number);
             let is_through = restore.output().expect("strace can be run").status.code().is_some();
             let daemon = site.start();
             assert_answered(&daemon, &told, "-1015");

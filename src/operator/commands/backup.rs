@@ -116,15 +116,17 @@ pub fn verify(config: &Config, name: Option<&str>, output: Output) -> Result<(),
 }
 
 /// `tilld backup restore`
-pub fn restore(config: &Config, name: &str) -> Result<(), Failure> {
+pub fn restore(config: &Config, name: &str, despite_loss: bool) -> Result<(), Failure> {
     must_own(&config.state_dir, &format!("backup restore {name}"))?;
     let name = named(config, name)?;
     let progress = Progress::begin();
-    let (state_dir, directory) = (&config.state_dir, &config.backup.directory);
-    let restored =
-        backup::restore(state_dir, config.mode, directory, name, &mut |of, done, total| {
-            progress.tell(of, done, total);
-        });
+    let restored = backup::restore(
+        &config.state_dir,
+        config.mode,
+        (&config.backup.directory, name),
+        despite_loss,
+        &mut |of, done, total| progress.tell(of, done, total),
+    );
     progress.end();
     let restored = restored?;
     let mut out = io::stdout().lock();

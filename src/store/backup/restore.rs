@@ -3,6 +3,7 @@
 //! The daemon must be stopped. Deletes nothing: the old database is moved aside, and the tape that
 //! is there stays and gets only the files that it lacks.
 
+use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -37,12 +38,13 @@ pub struct Restored {
     pub moved_aside: Vec<PathBuf>,
 }
 
-/// Restores a backup into a state directory whose daemon is stopped.
+/// Restores a backup into a state directory whose daemon is stopped. A database that has what
+/// neither backup nor tape has is left in its place, unless `despite_loss`.
 pub fn restore(
     state_dir: &Path,
     mode: Mode,
-    directory: &Path,
-    name: Name,
+    (directory, name): (&Path, Name),
+    despite_loss: bool,
     progress: Progress<'_>,
 ) -> Result<Restored, OpenError> {
     let inaccessible = |error| OpenError::inaccessible(state_dir, error);
@@ -54,6 +56,15 @@ pub fn restore(
         let message = format!(
             "the backup {name} is damaged; nothing was changed:\n  {}",
             checked.differences.join("\n  ")
+        );
+        return Err(OpenError::new(OpenErrorKind::Damaged, message));
+    }
+    let loss = loss(state_dir, &backup)?;
+    if let Some(loss) = loss.as_ref().filter(|_| !despite_loss) {
+        let message = format!(
+            "{loss}; nothing was changed. Start the daemon: it completes the tape from the \
+             database. If that database must go, `tilld backup restore {name} --despite-loss` \
+             moves it aside all the same"
         );
         return Err(OpenError::new(OpenErrorKind::Damaged, message));
     }
@@ -74,13 +85,59 @@ pub fn restore(
     let is_tape_lost = tape.last_line() < known_line;
     let last_line = tape.last_line().max(agree::last_line(&database)?);
     let mut damage = report.damage;
-    damage.extend(rebuild::ends_early(state_dir, last_line));
+    damage.extend(loss);
     schema::begin_epoch(&database, last_line + 1)?;
     let completed = count(&database)? - collections;
     database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     database.close().map_err(|(_, error)| error)?;
     moved_aside.extend(place::put(state_dir, &next).map_err(inaccessible)?);
     Ok(Restored { collections, completed, is_tape_lost, tape_files, damage, moved_aside })
+}
+
+/// What the present database, if it can be read, has and neither backup nor tape has, in words.
+fn loss(state_dir: &Path, backup: &Path) -> Result<Option<String>, OpenError> {
+    let Some(present) = rebuild::present(state_dir) else { return Ok(None) };
+    let (backup, _) = schema::open_of_any_age(backup)?;
+    let mut last_line = agree::last_line(&backup)?;
+    let mut lines = lines_without_row(&present, &backup)?;
+    let directory = tape::directory(state_dir);
+    let unreadable = |error| OpenError::inaccessible(&directory, error);
+    for name in tape::files(&directory).map_err(unreadable)? {
+        for scanned in Lines::open(&directory, &name, 0).map_err(unreadable)? {
+            if let Some(line) = scanned.map_err(unreadable)?.line {
+                lines.remove(&line.number);
+                last_line = last_line.max(line.number);
+            }
+        }
+    }
+    let known = agree::last_line(&present).unwrap_or_default();
+    if lines.is_empty() && known <= last_line {
+        return Ok(None);
+    }
+    Ok(Some(format!(
+        "{} collections and {} lines are in the present database only: it tells of lines up to \
+         {known}, backup and tape end with {last_line}",
+        lines.len(),
+        usize::try_from(known - last_line).unwrap_or_default().max(lines.len()),
+    )))
+}
+
+/// The lines of the collections that only the present database has, as far as it can be read.
+fn lines_without_row(present: &Connection, backup: &Connection) -> rusqlite::Result<HashSet<i64>> {
+    let mut lines = HashSet::new();
+    let mut is_there =
+        backup.prepare("SELECT EXISTS (SELECT 1 FROM collection WHERE sequence = ?1)")?;
+    let Ok(mut collections) = present.prepare("SELECT sequence, line FROM collection") else {
+        return Ok(lines);
+    };
+    let mut rows = collections.query([])?;
+    while let Ok(Some(row)) = rows.next() {
+        let (Ok(sequence), Ok(line)) = (row.get::<_, i64>(0), row.get(1)) else { continue };
+        if !is_there.query_row([sequence], |row| row.get(0))? {
+            lines.insert(line);
+        }
+    }
+    Ok(lines)
 }
 
 fn refused(error: &agree::AgreeError, name: Name) -> OpenError {
