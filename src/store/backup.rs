@@ -24,10 +24,11 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use super::verify::{Range, check_pages, verify_with};
-use super::{OpenError, database_path, schema, tape};
+use super::{OpenError, OpenErrorKind, database_path, schema, tape};
 use crate::domain::Invalid;
 use crate::domain::provenance::Digest;
 use crate::domain::time::AcceptedAt;
+use crate::system::limits;
 pub use create::{Made, before_migration, create};
 pub use restore::{Restored, restore};
 
@@ -230,6 +231,22 @@ fn database_in(place: &Path) -> String {
 
 fn tape_in(name: &str) -> String {
     tape::directory(Path::new("")).join(name).display().to_string()
+}
+
+/// Refuses to go on when the disk of a directory has not so many bytes free.
+fn want_room(directory: &Path, bytes: u64, refused: &str, of_what: &str) -> Result<(), OpenError> {
+    let free = limits::free_bytes(directory);
+    let free = free.map_err(|error| OpenError::inaccessible(directory, error))?;
+    if free >= bytes {
+        return Ok(());
+    }
+    let message = format!(
+        "{refused}: {} MiB are free on the disk of {}, and {} MiB are wanted {of_what}",
+        free / (1024 * 1024),
+        directory.display(),
+        bytes.div_ceil(1024 * 1024),
+    );
+    Err(OpenError::new(OpenErrorKind::Inaccessible, message))
 }
 
 /// SHA-256 of a file.

@@ -396,6 +396,32 @@ fn a_disk_without_room_is_refused_and_nothing_is_left_there() {
 }
 
 #[test]
+fn a_restore_without_room_leaves_nothing_behind_nor_does_a_killed_one_after_a_start() {
+    let (site, told, name) = backed_up();
+    let before = State::of(&site).names("t");
+    // Less room than is wanted by the look of it; and enough, but full before the end.
+    for (disk_reserve, limit, words) in
+        [("1000000 GiB", "unlimited", "nothing changed"), ("1 MiB", "64", "tilld.db.restoring")]
+    {
+        site.configure(&Setup { disk_reserve, ..Setup::live() });
+        let tilld = site.command(&["backup", "restore", &name]);
+        let script = format!("trap '' XFSZ && ulimit -f {limit} && exec \"$@\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, "sh"]).arg(tilld.get_program()).args(tilld.get_args());
+        let output = command.output().expect("sh can be run");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{disk_reserve}: {errors}");
+        assert!(errors.contains(words), "{disk_reserve}: {errors}");
+        assert_eq!(State::of(&site).names("t"), before, "{disk_reserve}");
+    }
+    for leftover in ["tilld.db.restoring", "tilld.db.restoring-wal", "tilld.db.rebuilding"] {
+        fs::write(site.state_dir().join(leftover), "killed").unwrap();
+    }
+    assert_all_there(&site, &told);
+    assert_eq!(State::of(&site).names("tilld.db.re"), Vec::<String>::new());
+}
+
+#[test]
 fn beside_a_running_daemon_nothing_is_restored_and_nothing_counted() {
     let (site, mut told, name) = backed_up();
     let daemon = site.start();

@@ -125,6 +125,7 @@ pub fn restore(config: &Config, name: &str, despite_loss: bool) -> Result<(), Fa
         config.mode,
         (&config.backup.directory, name),
         despite_loss,
+        config.disk_reserve,
         &mut |of, done, total| progress.tell(of, done, total),
     );
     progress.end();

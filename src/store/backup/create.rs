@@ -13,13 +13,15 @@ use std::time::SystemTime;
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
-use super::{Backups, Checked, Name, Progress, SUMS, check, database_in, digest, names, tape_in};
+use super::{
+    Backups, Checked, Name, Progress, SUMS, check, database_in, digest, names, tape_in, want_room,
+};
 use crate::domain::provenance::Digest;
 use crate::domain::time::AcceptedAt;
 use crate::store::{
     OpenError, OpenErrorKind, database_path, lock, place, schema, sync_directory, tape,
 };
-use crate::system::{clock, limits};
+use crate::system::clock;
 
 /// Pages copied at a time: 1 MiB, after which it is asked whether to go on.
 const STEP_PAGES: i32 = 256;
@@ -206,21 +208,13 @@ fn check_room(
 ) -> Result<(), OpenError> {
     let database = database_bytes(source)?;
     let wanted = (2 * database).saturating_add(tape.bytes).saturating_add(disk_reserve);
-    let inaccessible = |error| OpenError::inaccessible(directory, error);
-    let free = limits::free_bytes(directory).map_err(inaccessible)?;
-    if free >= wanted {
-        return Ok(());
-    }
-    let mib = |bytes: u64| bytes.div_ceil(1024 * 1024);
-    let message = format!(
-        "no backup was begun: {} MiB are free on the disk of {}, and {} MiB are wanted (twice the \
-         database, the tape's closed files that no backup has, and disk_reserve); make room, or \
-         set [backup] directory to another disk",
-        free / (1024 * 1024),
-        directory.display(),
-        mib(wanted),
-    );
-    Err(OpenError::new(OpenErrorKind::Inaccessible, message))
+    want_room(
+        directory,
+        wanted,
+        "no backup was begun",
+        "(twice the database, the tape's closed files that no backup has, and disk_reserve); make \
+         room, or set [backup] directory to another disk",
+    )
 }
 
 fn database_bytes(source: &Connection) -> rusqlite::Result<u64> {

@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::{Name, Progress, check, count};
+use super::{Name, Progress, check, count, want_room};
 use crate::domain::contract::Mode;
 use crate::domain::time::AcceptedAt;
+use crate::store::place::{self, Unfinished};
 use crate::store::record;
 use crate::store::tape::{self, Line, Lines, What};
 use crate::store::{
-    OpenError, OpenErrorKind, agree, database_path, lock, place, rebuild, schema, sync_directory,
+    OpenError, OpenErrorKind, agree, database_path, lock, rebuild, schema, sync_directory,
 };
 use crate::system::clock;
 
@@ -45,6 +46,7 @@ pub fn restore(
     mode: Mode,
     (directory, name): (&Path, Name),
     despite_loss: bool,
+    disk_reserve: u64,
     progress: Progress<'_>,
 ) -> Result<Restored, OpenError> {
     let inaccessible = |error| OpenError::inaccessible(state_dir, error);
@@ -68,10 +70,11 @@ pub fn restore(
         );
         return Err(OpenError::new(OpenErrorKind::Damaged, message));
     }
-    let next = state_dir.join("tilld.db.restoring");
-    place::remove(&next).map_err(inaccessible)?;
-    fs::copy(database_path(&backup), &next).map_err(inaccessible)?;
-    let mut database = schema::open_for_writing(&next, mode, &mut |_| Ok(()))?;
+    check_room(&backup, state_dir, disk_reserve)?;
+    let next = Unfinished::begin(state_dir, place::RESTORING).map_err(inaccessible)?;
+    fs::copy(database_path(&backup), next.path())
+        .map_err(|error| OpenError::inaccessible(next.path(), error))?;
+    let mut database = schema::open_for_writing(next.path(), mode, &mut |_| Ok(()))?;
     let collections = count(&database)?;
 
     let backup_tape = tape::directory(&backup);
@@ -90,7 +93,7 @@ pub fn restore(
     let completed = count(&database)? - collections;
     database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     database.close().map_err(|(_, error)| error)?;
-    moved_aside.extend(place::put(state_dir, &next).map_err(inaccessible)?);
+    moved_aside.extend(place::put(state_dir, next.path()).map_err(inaccessible)?);
     Ok(Restored { collections, completed, is_tape_lost, tape_files, damage, moved_aside })
 }
 
@@ -209,6 +212,33 @@ fn tells_of_something(directory: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
+/// Wants room for the copy and for the tape's files that come with it, beside the daemon's reserve:
+/// out of that comes what is then completed from the tape.
+fn check_room(backup: &Path, state_dir: &Path, disk_reserve: u64) -> Result<(), OpenError> {
+    let bytes = || {
+        let backup_tape = tape::directory(backup);
+        let mut bytes = fs::metadata(database_path(backup))?.len();
+        for name in missing(&backup_tape, &tape::directory(state_dir))? {
+            bytes += fs::metadata(backup_tape.join(name))?.len();
+        }
+        io::Result::Ok(bytes)
+    };
+    let bytes = bytes().map_err(|error| OpenError::inaccessible(backup, error))?;
+    want_room(
+        state_dir,
+        bytes.saturating_add(disk_reserve),
+        "nothing was restored and nothing changed",
+        "(the backup's database, its files that the tape lacks, and disk_reserve); make room",
+    )
+}
+
+/// The backup's files that the tape lacks.
+fn missing(backup_tape: &Path, directory: &Path) -> io::Result<Vec<String>> {
+    let mut names = tape::files(backup_tape)?;
+    names.retain(|name| !directory.join(name).exists());
+    Ok(names)
+}
+
 /// Copies the closed files that the tape lacks; those that are there stay as they are.
 fn complete_tape(backup_tape: &Path, state_dir: &Path) -> io::Result<Vec<String>> {
     let directory = tape::directory(state_dir);
@@ -216,12 +246,14 @@ fn complete_tape(backup_tape: &Path, state_dir: &Path) -> io::Result<Vec<String>
         DirBuilder::new().mode(0o750).create(&directory)?;
         sync_directory(state_dir)?;
     }
-    let mut names = tape::files(backup_tape)?;
-    names.retain(|name| !directory.join(name).exists());
+    let names = missing(backup_tape, &directory)?;
     for name in &names {
         let new = directory.join(format!("{name}.new"));
-        fs::copy(backup_tape.join(name), &new)?;
-        File::open(&new)?.sync_all()?;
+        let copied = fs::copy(backup_tape.join(name), &new).and_then(|_| File::open(&new));
+        if let Err(error) = copied.and_then(|file| file.sync_all()) {
+            let _ = fs::remove_file(&new);
+            return Err(error);
+        }
         fs::rename(new, directory.join(name))?;
     }
     sync_directory(&directory)?;
