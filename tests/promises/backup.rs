@@ -505,6 +505,38 @@ fn damaged_books_get_no_backup_and_the_earlier_ones_stay() {
 }
 
 #[test]
+fn a_damaged_tape_gets_backups_that_are_marked_and_remove_no_whole_one() {
+    let (site, told, name) = backed_up();
+    let extra = "[backup]\nkeep_days = 1\n".to_owned();
+    site.configure(&Setup { extra, ..Setup::live() });
+    let tape = site.state_dir().join("tape/000001-2020-01-01.jsonl");
+    let mut bytes = fs::read(&tape).unwrap();
+    bytes[500] ^= 1;
+    fs::write(tape, bytes).unwrap();
+    let (code, text) = self::told(&site, &["backup", "create"]);
+    assert_eq!(code, Some(65), "{text}");
+    assert!(text.contains("stands no good line"), "{text}");
+    let names = entries(&site);
+    let [whole, marked] = &names[..] else { panic!("{names:?}") };
+    assert!(*whole == name && marked.ends_with("-damaged"), "{names:?}");
+    assert_eq!(list(&site)[1]["name"].as_str(), Some(&**marked));
+    let (code, text) = self::told(&site, &["backup", "verify", marked]);
+    assert_eq!(code, Some(65), "{text}");
+
+    // Better than nothing, when all else is lost.
+    let mut lost = State::of(&site);
+    for name in lost.names("t").into_iter().chain(lost.names("lock")) {
+        lost = lost.without(&[&name]);
+    }
+    let site = lost.site();
+    let (code, text) = self::told(&site, &["backup", "restore", marked]);
+    assert_eq!(code, Some(65), "{text}");
+    assert!(text.contains("it is in place, but not whole"), "{text}");
+    let daemon = site.start();
+    assert_answered(&daemon, &told, "-1015");
+}
+
+#[test]
 fn how_a_backup_command_ends_says_what_was_wrong() {
     let site = Setup::live().prepare();
     site.start().stop();

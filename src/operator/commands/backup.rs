@@ -50,18 +50,30 @@ pub fn create(config: &Config) -> Result<(), Failure> {
     );
     progress.end();
     let made = made?;
+    let is_good = made.checked.differences_count == 0;
     let mut out = io::stdout().lock();
     writeln!(
         out,
-        "backup {} is made and checked: {} collections, in {}",
+        "backup {} is made and {}: {} collections, in {}",
         made.name,
+        if is_good { "checked" } else { "a true copy of a damaged tape" },
         made.checked.collections.unwrap_or_default(),
         config.backup.directory.join(made.name.to_string()).display()
     )?;
     for name in made.removed {
         writeln!(out, "removed, because keep_days is {}: {name}", config.backup.keep_days)?;
     }
-    Ok(())
+    if is_good {
+        return Ok(());
+    }
+    let differences: Vec<String> =
+        made.checked.differences.iter().map(|text| visible(text)).collect();
+    let message = format!(
+        "the database is good, but the tape is damaged; no backup without damage is removed until \
+         there is a new one:\n  {}",
+        differences.join("\n  ")
+    );
+    Err(Failure::new(Exit::BadData, message))
 }
 
 /// `tilld backup list`

@@ -54,7 +54,7 @@ pub fn restore(
     let mut moved_aside = place::finish(state_dir).map_err(inaccessible)?;
     let backup = directory.join(name.to_string());
     let checked = check(&backup, progress)?;
-    if checked.differences_count > 0 {
+    if checked.differences_count > 0 && !(name.is_damaged && checked.is_true_copy) {
         let message = format!(
             "the backup {name} is damaged; nothing was changed:\n  {}",
             checked.differences.join("\n  ")
@@ -87,7 +87,8 @@ pub fn restore(
     let (tape, report) = agreed.map_err(|error| refused(&error, name))?;
     let is_tape_lost = tape.last_line() < known_line;
     let last_line = tape.last_line().max(agree::last_line(&database)?);
-    let mut damage = report.damage;
+    let mut damage = checked.differences;
+    damage.extend(report.damage);
     damage.extend(loss);
     schema::begin_epoch(&database, last_line + 1)?;
     let completed = count(&database)? - collections;
