@@ -539,7 +539,14 @@ fn a_damaged_tape_gets_backups_that_are_marked_and_remove_no_whole_one() {
 #[test]
 fn how_a_backup_command_ends_says_what_was_wrong() {
     let site = Setup::live().prepare();
+    fs::create_dir_all(site.state_dir()).unwrap();
+    assert!(ok(&site, &["backup", "create"]).contains("no database"), "before the first start");
     site.start().stop();
+    let database = site.state_dir().join(DATABASE);
+    fs::rename(&database, database.with_extension("away")).unwrap();
+    let (code, text) = told(&site, &["backup", "create"]);
+    assert_eq!(code, Some(1), "gone: {text}");
+    fs::rename(database.with_extension("away"), database).unwrap();
     let list = |output: &str| ok(&site, &["backup", "list", "--output", output]);
     assert_eq!(list("csv"), "name,made_at,collections,bytes,size,age_s,age\n");
     for arguments in [

@@ -13,7 +13,7 @@ use crate::operator::cli::Output;
 use crate::operator::output::{Column, Member, Printer, note, number, row_of, text, visible};
 use crate::operator::{Exit, Failure, may_read};
 use crate::store::backup::{self, Backups, Checked, Kept, Name};
-use crate::store::database_path;
+use crate::store::{database_path, rebuild};
 use crate::system::clock;
 
 const LIST_COLUMNS: &[Column] = &[
@@ -40,7 +40,14 @@ pub fn backups(config: &Config) -> Backups {
 /// `tilld backup create`
 pub fn create(config: &Config) -> Result<(), Failure> {
     must_own(&config.state_dir, "backup create")?;
-    may_read(&database_path(&config.state_dir))?;
+    let database = database_path(&config.state_dir);
+    // A database that is gone has left its tape.
+    if !database.try_exists()? && !rebuild::is_lost(&config.state_dir)? {
+        let state_dir = config.state_dir.display();
+        note(format_args!("nothing to copy: there is no database in {state_dir} yet"));
+        return Ok(());
+    }
+    may_read(&database)?;
     let progress = Progress::begin();
     let made = backup::create(
         &config.state_dir,
