@@ -195,6 +195,9 @@ pub enum BackupCommand {
     Restore {
         /// Its name, as `tilld backup list` shows it
         name: String,
+        /// Do so although the present database has what neither backup nor tape has
+        #[arg(long)]
+        despite_loss: bool,
     },
 }
 

@@ -9,8 +9,9 @@
 //!
 //! A directory gets such a name only after its copy was checked and synced, and loses it before
 //! anything in it is removed: so what bears such a name is a whole backup, and nothing else needs
-//! to say so. What is being made or removed is called `NAME.new-…`; whoever makes the next backup
-//! removes what is left of it.
+//! to say so. What came out damaged although it is a true copy, because the tape is, is called
+//! `NAME-damaged` and takes the place of no whole one. What is being made or removed is called
+//! `NAME.new-…`; whoever makes the next backup removes what is left of it.
 
 mod create;
 mod restore;
@@ -24,15 +25,19 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use super::verify::{Range, check_pages, verify_with};
-use super::{OpenError, database_path, schema, tape};
+use super::{OpenError, OpenErrorKind, database_path, schema, tape};
 use crate::domain::Invalid;
 use crate::domain::provenance::Digest;
 use crate::domain::time::AcceptedAt;
+use crate::system::limits;
 pub use create::{Made, before_migration, create};
 pub use restore::{Restored, restore};
 
 /// The file of checksums in a backup.
 const SUMS: &str = "SHA256SUMS";
+
+/// Ends the name of a true copy of a damaged tape.
+const DAMAGED: &str = "-damaged";
 
 /// Where backups are, and how long they are kept.
 #[derive(Clone, Debug)]
@@ -53,18 +58,23 @@ impl Backups {
 /// Hears what is being done, how much of it is done, and how much there is.
 pub type Progress<'a> = &'a mut dyn FnMut(&'static str, u64, u64);
 
-/// The name of a backup: when it was begun, to the second, and the how manieth of that second.
+/// The name of a backup: when it was begun, to the second, the how manieth of that second, and
+/// whether it holds a damaged tape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name {
     at: AcceptedAt,
     number: u32,
+    is_damaged: bool,
 }
 
 impl Name {
-    /// Parses `yyyy-MM-ddTHHmmss`, with `-2`, `-3` and so on behind it or not.
+    /// Parses `yyyy-MM-ddTHHmmss`, with `-2`, `-3` and so on behind it or not, then `-damaged` or
+    /// not.
     pub fn parse(text: &str) -> Result<Name, Invalid> {
         let invalid = Invalid { expected: "the name of a backup, as yyyy-MM-ddTHHmmss" };
-        let (time, number) = text.split_at_checked(17).ok_or(invalid)?;
+        let (whole, is_damaged) =
+            text.strip_suffix(DAMAGED).map_or((text, false), |whole| (whole, true));
+        let (time, number) = whole.split_at_checked(17).ok_or(invalid)?;
         let (date, time) = time.split_once('T').ok_or(invalid)?;
         let digits = |from: usize| time.get(from..from + 2).unwrap_or_default();
         let wall_clock = format!("{date} {}:{}:{}", digits(0), digits(2), digits(4));
@@ -74,7 +84,7 @@ impl Name {
             None => return Err(invalid),
             Some(number) => number.parse().map_err(|_| invalid)?,
         };
-        let name = Name { at, number };
+        let name = Name { at, number, is_damaged };
         // One backup has one name.
         if name.to_string() == text { Ok(name) } else { Err(invalid) }
     }
@@ -88,7 +98,10 @@ impl Name {
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.at.wall_clock().replace(' ', "T").replace(':', ""))?;
-        if self.number > 1 { write!(f, "-{}", self.number) } else { Ok(()) }
+        if self.number > 1 {
+            write!(f, "-{}", self.number)?;
+        }
+        f.write_str(if self.is_damaged { DAMAGED } else { "" })
     }
 }
 
@@ -141,6 +154,9 @@ pub struct Checked {
     pub differences: Vec<String>,
     /// How much is wrong.
     pub differences_count: usize,
+    /// Whether the files are what was copied and the database is good in itself, so that what is
+    /// wrong is wrong with the tape that was copied.
+    pub is_true_copy: bool,
 }
 
 /// Checks a backup: its checksums, then all that [`verify_with`] holds database and tape to.
@@ -161,14 +177,20 @@ fn check(place: &Path, progress: Progress<'_>) -> Result<Checked, OpenError> {
         // Of an older schema only the pages are known; its rows were checked by that version.
         let differences = check_pages(&copy);
         let differences_count = differences.len();
-        return Ok(Checked { collections, lines: 0, differences, differences_count });
+        return Ok(Checked { collections, differences, differences_count, ..Checked::default() });
     }
     // The tape's last file is not there, so its end is open; all rows beyond it must still fit
     // their digests.
     let directory = tape::directory(place);
     let mut told = |done, total| progress("checked", done, total);
     let verified = verify_with(&copy, &directory, Range::default(), true, &mut told)?;
+    let is_true_copy = verified.is_ok() || {
+        // Beyond a tape without a line all rows stand for themselves.
+        let no_tape = place.join("no-tape");
+        verify_with(&copy, &no_tape, Range::default(), true, &mut told)?.is_ok()
+    };
     Ok(Checked {
+        is_true_copy,
         collections,
         lines: verified.lines,
         differences: verified.differences,
@@ -232,6 +254,22 @@ fn tape_in(name: &str) -> String {
     tape::directory(Path::new("")).join(name).display().to_string()
 }
 
+/// Refuses to go on when the disk of a directory has not so many bytes free.
+fn want_room(directory: &Path, bytes: u64, refused: &str, of_what: &str) -> Result<(), OpenError> {
+    let free = limits::free_bytes(directory);
+    let free = free.map_err(|error| OpenError::inaccessible(directory, error))?;
+    if free >= bytes {
+        return Ok(());
+    }
+    let message = format!(
+        "{refused}: {} MiB are free on the disk of {}, and {} MiB are wanted {of_what}",
+        free / (1024 * 1024),
+        directory.display(),
+        bytes.div_ceil(1024 * 1024),
+    );
+    Err(OpenError::new(OpenErrorKind::Inaccessible, message))
+}
+
 /// SHA-256 of a file.
 fn digest(path: &Path) -> io::Result<Digest> {
     let mut file = File::open(path)?;
@@ -265,13 +303,14 @@ mod tests {
 
     #[test]
     fn a_name_tells_one_moment_in_one_way() {
-        for text in ["2026-11-22T021500", "2026-11-22T021500-2", "2036-02-29T235959-17"] {
+        for text in ["2026-11-22T021500", "2026-11-22T021500-2", "2036-02-29T235959-17-damaged"] {
             assert_eq!(Name::parse(text).unwrap().to_string(), text);
         }
         for text in [
             "",
             "2026-11-22",
             "2026-11-22T021500-1",
+            "2026-11-22T021500-damaged-2",
             "2026-11-22T021500-02",
             "2026-11-22T021500.new-7",
             "2026-02-30T021500",

@@ -13,6 +13,45 @@ use super::{database_path, sync_directory};
 /// A whole database that is to take the place of `tilld.db`.
 const NEXT: &str = "tilld.db.next";
 
+/// What is being made from the tape to take that place.
+pub const REBUILDING: &str = "tilld.db.rebuilding";
+
+/// The same, from a backup.
+pub const RESTORING: &str = "tilld.db.restoring";
+
+/// In the name of whatever is moved aside, behind what it was called.
+pub const ASIDE: &str = ".before-";
+
+/// A database that is being made: it is removed when it is not [`put`] in place, because it may
+/// fill the disk.
+pub struct Unfinished(PathBuf);
+
+impl Unfinished {
+    /// Begins a new one, without what an earlier one left.
+    pub fn begin(state_dir: &Path, name: &str) -> io::Result<Unfinished> {
+        let path = state_dir.join(name);
+        remove(&path)?;
+        Ok(Unfinished(path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // What cannot be removed now, the next start removes.
+        let _ = remove(&self.0);
+    }
+}
+
+/// Removes what was being made when its maker was killed.
+pub fn remove_unfinished(state_dir: &Path) -> io::Result<()> {
+    [REBUILDING, RESTORING].iter().try_for_each(|name| remove(&state_dir.join(name)))
+}
+
 /// Puts the closed database `new`, whose WAL is empty, in place. Gives where the old files lie now.
 pub fn put(state_dir: &Path, new: &Path) -> io::Result<Vec<PathBuf>> {
     File::open(new)?.sync_all()?;
@@ -49,11 +88,11 @@ pub fn finish(state_dir: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// Where something of this name can be moved aside without taking the place of anything.
 pub fn free_name(directory: &Path, name: &str, stamp: u128) -> PathBuf {
-    let mut aside = directory.join(format!("{name}.before-{stamp}"));
+    let mut aside = directory.join(format!("{name}{ASIDE}{stamp}"));
     let mut number = 1;
     while aside.exists() {
         number += 1;
-        aside = directory.join(format!("{name}.before-{stamp}-{number}"));
+        aside = directory.join(format!("{name}{ASIDE}{stamp}-{number}"));
     }
     aside
 }

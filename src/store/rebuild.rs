@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use super::place::{self, Unfinished};
 use super::record;
 use super::relays::{self, Heard};
 use super::tape::{self, Line, Lines, Place, What};
 use super::verify::{Range, verify_with};
 use super::{
-    OpenError, OpenErrorKind, agree, database_path, deliveries, lock, place, refusals, schema,
-    transaction,
+    OpenError, OpenErrorKind, agree, database_path, deliveries, lock, refusals, schema, transaction,
 };
 use crate::domain::contract::Mode;
 use crate::domain::provenance::Digest;
@@ -46,10 +46,10 @@ pub fn rebuild_locked(
     mode: Mode,
     despite_damage: bool,
 ) -> Result<Rebuilt, OpenError> {
-    let path = state_dir.join("tilld.db.rebuilding");
-    place::remove(&path).map_err(|error| OpenError::inaccessible(&path, error))?;
+    let inaccessible = |error| OpenError::inaccessible(state_dir, error);
+    let new = Unfinished::begin(state_dir, place::REBUILDING).map_err(inaccessible)?;
     let directory = tape::directory(state_dir);
-    let (connection, last_line, mut damage) = fill(&path, &directory, mode)?;
+    let (connection, last_line, mut damage) = fill(new.path(), &directory, mode)?;
     damage.extend(ends_early(state_dir, last_line));
     if !damage.is_empty() && !despite_damage {
         let message = format!(
@@ -74,8 +74,7 @@ pub fn rebuild_locked(
     }
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     connection.close().map_err(|(_, error)| error)?;
-    let moved_aside =
-        place::put(state_dir, &path).map_err(|error| OpenError::inaccessible(state_dir, error))?;
+    let moved_aside = place::put(state_dir, new.path()).map_err(inaccessible)?;
     Ok(Rebuilt { collections, damage, moved_aside })
 }
 
@@ -95,12 +94,17 @@ pub fn is_lost(state_dir: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// What speaks against a tape that is good in itself: the old database, if it can be read, tells
-/// of later lines.
-pub fn ends_early(state_dir: &Path, last_line: i64) -> Option<String> {
+/// The present database, if it can be read.
+pub fn present(state_dir: &Path) -> Option<Connection> {
     // SQLite would delete the WAL beside an empty database.
     fs::metadata(database_path(state_dir)).ok().filter(|old| old.len() > 0)?;
-    let old = schema::open_for_reading(state_dir).ok()?;
+    schema::open_for_reading(state_dir).ok()
+}
+
+/// What speaks against a tape that is good in itself: the old database, if it can be read, tells
+/// of later lines.
+fn ends_early(state_dir: &Path, last_line: i64) -> Option<String> {
+    let old = present(state_dir)?;
     let known = agree::last_line(&old).ok().filter(|known| *known > last_line)?;
     Some(format!("the old database tells of lines up to {known}, the tape ends with {last_line}"))
 }

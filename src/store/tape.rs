@@ -35,6 +35,9 @@ use crate::domain::time::{AcceptedAt, BusinessDate};
 /// The longest line that is read, in bytes: a record with 4 KiB of kept text, escaped, fits.
 pub const LINE_BYTES_MAX: u64 = 64 * 1024;
 
+/// In the name of a torn end that was set aside, behind that of its file.
+pub const TORN: &str = ".torn-";
+
 /// The tape's directory inside a state directory.
 pub fn directory(state_dir: &Path) -> PathBuf {
     state_dir.join("tape")
@@ -394,7 +397,7 @@ pub fn set_aside(directory: &Path, name: &str, end: u64) -> io::Result<String> {
     file.read_to_end(&mut torn)?;
     let (aside, copy) = (1..)
         .find_map(|number| {
-            let aside = format!("{name}.torn-{number}");
+            let aside = format!("{name}{TORN}{number}");
             match OpenOptions::new().write(true).create_new(true).open(directory.join(&aside)) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
                 opened => Some(opened.map(|file| (aside, file))),

@@ -8,20 +8,22 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::Connection;
 
 use super::{
-    OpenError, OpenErrorKind, agree, collections, database_path, lock, schema, sync_directory, tape,
+    OpenError, OpenErrorKind, agree, collections, database_path, lock, place, schema,
+    sync_directory, tape,
 };
 use crate::system::clock;
 
 const FILE: &str = "undelivered";
 
-/// A daemon that ends counts no longer than this: a new one may wait for its place.
-const END_TIME_MAX: Duration = Duration::from_secs(5);
+/// A daemon that ends counts no longer than this: tills may wait for the next one. A removal of the
+/// package counts anew, for as long as it takes.
+const END_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// SQLite's instructions between two looks at the clock.
 const LOOK_INTERVAL: i32 = 100_000;
@@ -74,6 +76,16 @@ pub fn forget(state_dir: &Path) -> io::Result<()> {
 
 fn count_all(connection: &Connection, state_dir: &Path) -> Result<i64, OpenError> {
     let directory = tape::directory(state_dir);
+    let aside = set_aside(state_dir, &directory);
+    if let Some(aside) = aside.map_err(|error| OpenError::inaccessible(state_dir, error))? {
+        let message = format!(
+            "{} was set aside and may tell of collections that nothing else here has, so not \
+             everything can be counted: look into it, and when nothing in it is missing here, move \
+             it to another disk",
+            aside.display()
+        );
+        return Err(OpenError::new(OpenErrorKind::Damaged, message));
+    }
     let agrees = agree::ends_at_mark(connection, &directory);
     let all: i64 = connection.query_row("SELECT count(*) FROM collection", [], |row| row.get(0))?;
     // Numbered without gaps: fewer rows than the last number mean that some cannot be seen.
@@ -84,6 +96,21 @@ fn count_all(connection: &Connection, state_dir: &Path) -> Result<i64, OpenError
         return Err(OpenError::new(OpenErrorKind::Damaged, message));
     }
     Ok(connection.query_row(COUNT, [], |row| row.get(0))?)
+}
+
+/// The first of what was set aside: an old database, an old tape, or a torn end of this one.
+fn set_aside(state_dir: &Path, tape_directory: &Path) -> io::Result<Option<PathBuf>> {
+    for directory in [state_dir, tape_directory] {
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.contains(place::ASIDE) || name.contains(tape::TORN) {
+                return Ok(Some(entry.path()));
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn write(state_dir: &Path, number: i64) -> io::Result<()> {

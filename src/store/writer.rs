@@ -73,6 +73,7 @@ impl Store {
         for aside in place::finish(state_dir).map_err(inaccessible)? {
             log::warn!("an interrupted exchange of databases is finished: see {}", aside.display());
         }
+        place::remove_unfinished(state_dir).map_err(inaccessible)?;
         let health = Health::new(state_dir.to_owned(), disk_reserve);
         if rebuild::is_lost(state_dir).map_err(inaccessible)? {
             log::error!(

@@ -211,6 +211,35 @@ fn without_the_tape_a_restore_gives_what_the_backup_had_and_says_so() {
 }
 
 #[test]
+fn a_database_that_has_what_backup_and_tape_have_not_is_left_in_place() {
+    let (site, mut told, name) = backed_up();
+    let daemon = site.start();
+    told.extend(collect(&daemon, 40));
+    daemon.stop();
+    let whole = State::of(&site);
+    let [first, last] = &whole.tape_files()[..] else { panic!("two files") };
+    for (without, count) in [(&[last] as &[&String], 40), (&[first, last], 40)] {
+        let without: Vec<&str> = without.iter().map(|name| name.as_str()).collect();
+        let site = whole.clone().without(&without).site();
+        let before = State::of(&site);
+        let (code, text) = self::told(&site, &["backup", "restore", &name]);
+        assert_eq!(code, Some(65), "{text}");
+        let words = format!("{count} collections and {count} lines are in the present");
+        assert!(text.contains(&words) && text.contains("--despite-loss"), "{text}");
+        let names = |state: &State| [state.names("tape"), state.names("tilld.db")].concat();
+        assert_eq!(names(&before), names(&State::of(&site)));
+        assert!(before.clone().file(DATABASE) == State::of(&site).file(DATABASE));
+        assert_all_there(&site, &told);
+    }
+    let site = whole.without(&[last]).site();
+    let (code, text) = self::told(&site, &["backup", "restore", &name, "--despite-loss"]);
+    assert_eq!(code, Some(65), "{text}");
+    assert!(text.contains("it is in place, but not whole"), "{text}");
+    assert_eq!(State::of(&site).names("tilld.db.before-").len(), 1);
+    assert_eq!(site.all().len(), 60);
+}
+
+#[test]
 fn a_new_machine_that_was_started_once_can_be_restored_and_one_that_was_used_is_left_alone() {
     let (site, told, name) = backed_up();
     let copy = |to: &Site| {
@@ -291,7 +320,8 @@ fn a_restore_that_is_killed_at_any_step_leaves_the_old_state_or_the_new_one() {
         let mut outcomes = [0, 0];
         for number in 1.. {
             let site = state.site();
-            let mut restore = killed_at(&site, &["backup", "restore", &name], RENAMES, number);
+            let restore = ["backup", "restore", &name, "--despite-loss"];
+            let mut restore = killed_at(&site, &restore, RENAMES, number);
             let is_through = restore.output().expect("strace can be run").status.code().is_some();
             let daemon = site.start();
             assert_answered(&daemon, &told, "-1015");
@@ -363,6 +393,32 @@ fn a_disk_without_room_is_refused_and_nothing_is_left_there() {
         assert_eq!(left, "", "{size}: left behind");
     }
     assert_answered(&daemon, &told, "-1015");
+}
+
+#[test]
+fn a_restore_without_room_leaves_nothing_behind_nor_does_a_killed_one_after_a_start() {
+    let (site, told, name) = backed_up();
+    let before = State::of(&site).names("t");
+    // Less room than is wanted by the look of it; and enough, but full before the end.
+    for (disk_reserve, limit, words) in
+        [("1000000 GiB", "unlimited", "nothing changed"), ("1 MiB", "64", "tilld.db.restoring")]
+    {
+        site.configure(&Setup { disk_reserve, ..Setup::live() });
+        let tilld = site.command(&["backup", "restore", &name]);
+        let script = format!("trap '' XFSZ && ulimit -f {limit} && exec \"$@\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, "sh"]).arg(tilld.get_program()).args(tilld.get_args());
+        let output = command.output().expect("sh can be run");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{disk_reserve}: {errors}");
+        assert!(errors.contains(words), "{disk_reserve}: {errors}");
+        assert_eq!(State::of(&site).names("t"), before, "{disk_reserve}");
+    }
+    for leftover in ["tilld.db.restoring", "tilld.db.restoring-wal", "tilld.db.rebuilding"] {
+        fs::write(site.state_dir().join(leftover), "killed").unwrap();
+    }
+    assert_all_there(&site, &told);
+    assert_eq!(State::of(&site).names("tilld.db.re"), Vec::<String>::new());
 }
 
 #[test]
@@ -449,9 +505,48 @@ fn damaged_books_get_no_backup_and_the_earlier_ones_stay() {
 }
 
 #[test]
+fn a_damaged_tape_gets_backups_that_are_marked_and_remove_no_whole_one() {
+    let (site, told, name) = backed_up();
+    let extra = "[backup]\nkeep_days = 1\n".to_owned();
+    site.configure(&Setup { extra, ..Setup::live() });
+    let tape = site.state_dir().join("tape/000001-2020-01-01.jsonl");
+    let mut bytes = fs::read(&tape).unwrap();
+    bytes[500] ^= 1;
+    fs::write(tape, bytes).unwrap();
+    let (code, text) = self::told(&site, &["backup", "create"]);
+    assert_eq!(code, Some(65), "{text}");
+    assert!(text.contains("stands no good line"), "{text}");
+    let names = entries(&site);
+    let [whole, marked] = &names[..] else { panic!("{names:?}") };
+    assert!(*whole == name && marked.ends_with("-damaged"), "{names:?}");
+    assert_eq!(list(&site)[1]["name"].as_str(), Some(&**marked));
+    let (code, text) = self::told(&site, &["backup", "verify", marked]);
+    assert_eq!(code, Some(65), "{text}");
+
+    // Better than nothing, when all else is lost.
+    let mut lost = State::of(&site);
+    for name in lost.names("t").into_iter().chain(lost.names("lock")) {
+        lost = lost.without(&[&name]);
+    }
+    let site = lost.site();
+    let (code, text) = self::told(&site, &["backup", "restore", marked]);
+    assert_eq!(code, Some(65), "{text}");
+    assert!(text.contains("it is in place, but not whole"), "{text}");
+    let daemon = site.start();
+    assert_answered(&daemon, &told, "-1015");
+}
+
+#[test]
 fn how_a_backup_command_ends_says_what_was_wrong() {
     let site = Setup::live().prepare();
+    fs::create_dir_all(site.state_dir()).unwrap();
+    assert!(ok(&site, &["backup", "create"]).contains("no database"), "before the first start");
     site.start().stop();
+    let database = site.state_dir().join(DATABASE);
+    fs::rename(&database, database.with_extension("away")).unwrap();
+    let (code, text) = told(&site, &["backup", "create"]);
+    assert_eq!(code, Some(1), "gone: {text}");
+    fs::rename(database.with_extension("away"), database).unwrap();
     let list = |output: &str| ok(&site, &["backup", "list", "--output", output]);
     assert_eq!(list("csv"), "name,made_at,collections,bytes,size,age_s,age\n");
     for arguments in [
@@ -539,4 +634,63 @@ fn undelivered_is_nought_only_when_head_office_has_everything() {
     branch.await_empty_outbox();
     branch.stop();
     assert_eq!(undelivered(&branch.site).as_deref(), Some("0\n"));
+}
+
+/// Purges a site as the package would.
+fn purge(site: &Site) -> String {
+    let script = fs::read_to_string("packaging/debian/tilld.postrm").expect("the script");
+    let nowhere = site.path().join("nowhere");
+    let script = script
+        .replace("/var/lib/tilld", site.state_dir().to_str().unwrap())
+        .replace("/etc/tilld", nowhere.to_str().unwrap())
+        .replace("/run/tilld", nowhere.to_str().unwrap())
+        .replace("/usr/share/debconf", nowhere.to_str().unwrap());
+    let output = Command::new("sh").args(["-c", &script, "sh", "purge"]).output();
+    let output = output.expect("sh can be run");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn what_was_set_aside_is_neither_counted_as_delivered_nor_purged() {
+    let site = Setup::live().prepare();
+    site.start().stop();
+    create(&site);
+    let state = State::of(&site);
+    assert_eq!(undelivered(&site).as_deref(), Some("0\n"));
+    let names = ["tilld.db.before-1", "tape.before-1/000001-2020-01-01.jsonl"];
+    for name in names.into_iter().chain(["tape/000001-2020-01-01.jsonl.torn-1"]) {
+        let site = state.site();
+        let aside = site.state_dir().join(name);
+        fs::create_dir_all(aside.parent().unwrap()).unwrap();
+        fs::write(&aside, "payers' cash").unwrap();
+        let (code, text) = told(&site, &["undelivered"]);
+        assert_eq!(code, Some(65), "{name}: {text}");
+        assert!(text.contains("was set aside"), "{name}: {text}");
+        assert_eq!(undelivered(&site), None, "{name}");
+        site.start().stop();
+        assert_eq!(undelivered(&site), None, "{name}");
+        let text = purge(&site);
+        assert!(text.contains("stays as it is"), "{name}: {text}");
+        assert!(aside.exists() && site.state_dir().join(DATABASE).exists(), "{name}");
+    }
+}
+
+#[test]
+fn a_purge_deletes_what_the_package_knows_and_names_what_else_is_there() {
+    let site = Setup::live().prepare();
+    site.start().stop();
+    create(&site);
+    let state = State::of(&site);
+    assert_eq!(purge(&site), "");
+    assert!(!site.state_dir().exists());
+    for name in ["branch-2/tilld.db", "tilld.db.before-1"] {
+        let site = state.site();
+        let foreign = site.state_dir().join(name);
+        fs::create_dir_all(foreign.parent().unwrap()).unwrap();
+        fs::write(&foreign, "payers' cash").unwrap();
+        let text = purge(&site);
+        assert!(text.contains(name.split('/').next().unwrap()), "{text}");
+        assert!(foreign.exists() && !site.state_dir().join(DATABASE).exists(), "{text}");
+    }
 }

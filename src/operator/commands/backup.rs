@@ -13,7 +13,7 @@ use crate::operator::cli::Output;
 use crate::operator::output::{Column, Member, Printer, note, number, row_of, text, visible};
 use crate::operator::{Exit, Failure, may_read};
 use crate::store::backup::{self, Backups, Checked, Kept, Name};
-use crate::store::database_path;
+use crate::store::{database_path, rebuild};
 use crate::system::clock;
 
 const LIST_COLUMNS: &[Column] = &[
@@ -40,7 +40,14 @@ pub fn backups(config: &Config) -> Backups {
 /// `tilld backup create`
 pub fn create(config: &Config) -> Result<(), Failure> {
     must_own(&config.state_dir, "backup create")?;
-    may_read(&database_path(&config.state_dir))?;
+    let database = database_path(&config.state_dir);
+    // A database that is gone has left its tape.
+    if !database.try_exists()? && !rebuild::is_lost(&config.state_dir)? {
+        let state_dir = config.state_dir.display();
+        note(format_args!("nothing to copy: there is no database in {state_dir} yet"));
+        return Ok(());
+    }
+    may_read(&database)?;
     let progress = Progress::begin();
     let made = backup::create(
         &config.state_dir,
@@ -50,18 +57,30 @@ pub fn create(config: &Config) -> Result<(), Failure> {
     );
     progress.end();
     let made = made?;
+    let is_good = made.checked.differences_count == 0;
     let mut out = io::stdout().lock();
     writeln!(
         out,
-        "backup {} is made and checked: {} collections, in {}",
+        "backup {} is made and {}: {} collections, in {}",
         made.name,
+        if is_good { "checked" } else { "a true copy of a damaged tape" },
         made.checked.collections.unwrap_or_default(),
         config.backup.directory.join(made.name.to_string()).display()
     )?;
     for name in made.removed {
         writeln!(out, "removed, because keep_days is {}: {name}", config.backup.keep_days)?;
     }
-    Ok(())
+    if is_good {
+        return Ok(());
+    }
+    let differences: Vec<String> =
+        made.checked.differences.iter().map(|text| visible(text)).collect();
+    let message = format!(
+        "the database is good, but the tape is damaged; no backup without damage is removed until \
+         there is a new one:\n  {}",
+        differences.join("\n  ")
+    );
+    Err(Failure::new(Exit::BadData, message))
 }
 
 /// `tilld backup list`
@@ -116,15 +135,18 @@ pub fn verify(config: &Config, name: Option<&str>, output: Output) -> Result<(),
 }
 
 /// `tilld backup restore`
-pub fn restore(config: &Config, name: &str) -> Result<(), Failure> {
+pub fn restore(config: &Config, name: &str, despite_loss: bool) -> Result<(), Failure> {
     must_own(&config.state_dir, &format!("backup restore {name}"))?;
     let name = named(config, name)?;
     let progress = Progress::begin();
-    let (state_dir, directory) = (&config.state_dir, &config.backup.directory);
-    let restored =
-        backup::restore(state_dir, config.mode, directory, name, &mut |of, done, total| {
-            progress.tell(of, done, total);
-        });
+    let restored = backup::restore(
+        &config.state_dir,
+        config.mode,
+        (&config.backup.directory, name),
+        despite_loss,
+        config.disk_reserve,
+        &mut |of, done, total| progress.tell(of, done, total),
+    );
     progress.end();
     let restored = restored?;
     let mut out = io::stdout().lock();

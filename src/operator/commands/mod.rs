@@ -40,7 +40,9 @@ pub fn run(command: &Command, config: &Config) -> Option<Result<(), Failure>> {
         Command::Backup(BackupCommand::Verify { name, output }) => {
             backup::verify(config, name.as_deref(), *output)
         }
-        Command::Backup(BackupCommand::Restore { name }) => backup::restore(config, name),
+        Command::Backup(BackupCommand::Restore { name, despite_loss }) => {
+            backup::restore(config, name, *despite_loss)
+        }
         Command::Undelivered => witnesses::undelivered(config),
         Command::Config(ConfigCommand::Check) => check::config_check(config),
         Command::Cert(CertCommand::Renew) => reload::renew_certificate(config),

@@ -1,7 +1,8 @@
 //! Makes a backup beside a daemon that runs or not, and removes those that are old.
 //!
 //! Reads the state directory and writes nothing there but what lies below the backups' directory.
-//! Mends nothing: a copy that is not good gets no name.
+//! Mends nothing: a copy that is not true gets no name, and one of a damaged tape a name that says
+//! so.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, TryLockError};
@@ -13,13 +14,15 @@ use std::time::SystemTime;
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
-use super::{Backups, Checked, Name, Progress, SUMS, check, database_in, digest, names, tape_in};
+use super::{
+    Backups, Checked, Name, Progress, SUMS, check, database_in, digest, names, tape_in, want_room,
+};
 use crate::domain::provenance::Digest;
 use crate::domain::time::AcceptedAt;
 use crate::store::{
     OpenError, OpenErrorKind, database_path, lock, place, schema, sync_directory, tape,
 };
-use crate::system::{clock, limits};
+use crate::system::clock;
 
 /// Pages copied at a time: 1 MiB, after which it is asked whether to go on.
 const STEP_PAGES: i32 = 256;
@@ -92,7 +95,7 @@ fn make(
     let tape = ClosedTape::of(state_dir, previous).map_err(inaccessible)?;
     check_room(source, &tape, directory, disk_reserve)?;
 
-    let name = free_name(&earlier);
+    let mut name = free_name(&earlier);
     let stage = directory.join(format!("{name}.new-{}", std::process::id()));
     let filled = fill(source, state_dir, &tape, &stage, progress);
     let checked = filled.map_err(|error| {
@@ -101,6 +104,7 @@ fn make(
         let message = format!("no backup was made, and earlier ones stay: {error}");
         OpenError::new(error.kind, message)
     })?;
+    name.is_damaged = checked.differences_count > 0;
     fs::rename(&stage, directory.join(name.to_string())).map_err(inaccessible)?;
     sync_directory(directory).map_err(inaccessible)?;
     let removed = remove_old(directory, earlier, name, backups.keep_days).map_err(inaccessible)?;
@@ -141,11 +145,11 @@ fn remove_leftovers(directory: &Path) -> io::Result<()> {
 /// By the clock; a clock that was put back may show a time that is taken.
 fn free_name(earlier: &[Name]) -> Name {
     let now = AcceptedAt::new(clock::now());
-    let mut name = Name { at: now, number: 1 };
+    let mut name = Name { at: now, number: 1, is_damaged: false };
     if let Ok(to_the_second) = AcceptedAt::from_wall_clock(&now.wall_clock()) {
         name.at = to_the_second;
     }
-    while earlier.contains(&name) {
+    while earlier.iter().any(|taken| (taken.at, taken.number) == (name.at, name.number)) {
         name.number += 1;
     }
     name
@@ -206,21 +210,13 @@ fn check_room(
 ) -> Result<(), OpenError> {
     let database = database_bytes(source)?;
     let wanted = (2 * database).saturating_add(tape.bytes).saturating_add(disk_reserve);
-    let inaccessible = |error| OpenError::inaccessible(directory, error);
-    let free = limits::free_bytes(directory).map_err(inaccessible)?;
-    if free >= wanted {
-        return Ok(());
-    }
-    let mib = |bytes: u64| bytes.div_ceil(1024 * 1024);
-    let message = format!(
-        "no backup was begun: {} MiB are free on the disk of {}, and {} MiB are wanted (twice the \
-         database, the tape's closed files that no backup has, and disk_reserve); make room, or \
-         set [backup] directory to another disk",
-        free / (1024 * 1024),
-        directory.display(),
-        mib(wanted),
-    );
-    Err(OpenError::new(OpenErrorKind::Inaccessible, message))
+    want_room(
+        directory,
+        wanted,
+        "no backup was begun",
+        "(twice the database, the tape's closed files that no backup has, and disk_reserve); make \
+         room, or set [backup] directory to another disk",
+    )
 }
 
 fn database_bytes(source: &Connection) -> rusqlite::Result<u64> {
@@ -250,7 +246,7 @@ fn fill(
     }
     write_sums(stage, &sums).map_err(inaccessible)?;
     let checked = check(stage, progress)?;
-    if checked.differences_count > 0 {
+    if checked.differences_count > 0 && !checked.is_true_copy {
         let message =
             format!("database and tape are damaged:\n  {}", checked.differences.join("\n  "));
         return Err(OpenError::new(OpenErrorKind::Damaged, message));
@@ -367,7 +363,8 @@ fn into_one_file(target: &Path) -> Result<(), OpenError> {
 
 /// Removes what is older than the days to be kept. Days are counted by the backups there are, not
 /// by the clock: one that jumps by years removes no more than any other day does. What is dated
-/// after the newest, which a wrong clock must have done, is the first to go.
+/// after the newest, which a wrong clock must have done, is the first to go. A damaged one takes
+/// the place of damaged ones only, and its day does not count among those of whole ones.
 fn remove_old(
     directory: &Path,
     mut earlier: Vec<Name>,
@@ -375,12 +372,15 @@ fn remove_old(
     keep_days: u32,
 ) -> io::Result<Vec<Name>> {
     earlier.sort_unstable_by_key(|name| (*name <= newest, *name));
+    earlier.retain(|name| name.is_damaged || !newest.is_damaged);
     let mut days = BTreeSet::from([newest.at.date()]);
     let mut removed = Vec::new();
     for name in earlier.into_iter().rev() {
         let day = name.at.date();
         if days.contains(&day) || days.len() < keep_days as usize {
-            days.insert(day);
+            if name.is_damaged == newest.is_damaged {
+                days.insert(day);
+            }
             continue;
         }
         // Its name goes first: what bears one is whole.
@@ -426,6 +426,23 @@ mod tests {
         assert_eq!(kept[..2], WEEK[2..4]);
         assert_eq!(kept[2..], ["2026-11-04T020000", "2026-11-05T020000"]);
         assert_eq!(left(&WEEK, "2026-11-04T090000", 1), [WEEK[4], "2026-11-04T090000"]);
+    }
+
+    #[test]
+    fn a_damaged_one_removes_no_whole_one_and_goes_when_its_day_is_over() {
+        let damaged = |day: usize| format!("2026-11-{day:02}T020000-damaged");
+        let mut earlier = vec![WEEK[0].to_owned(), WEEK[1].to_owned()];
+        for day in 5..10 {
+            let names: Vec<&str> = earlier.iter().map(String::as_str).collect();
+            earlier = left(&names, &damaged(day), 2);
+        }
+        assert_eq!(earlier, [WEEK[0], WEEK[1], &damaged(8), &damaged(9)]);
+        let names: Vec<&str> = earlier.iter().map(String::as_str).collect();
+        let kept = left(&names, "2026-11-10T020000", 2);
+        assert_eq!(kept, [WEEK[1], &damaged(8), &damaged(9), "2026-11-10T020000"]);
+        let names: Vec<&str> = kept.iter().map(String::as_str).collect();
+        let kept = left(&names, "2026-11-11T020000", 2);
+        assert_eq!(kept, ["2026-11-10T020000", "2026-11-11T020000"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! The daemon must be stopped. Deletes nothing: the old database is moved aside, and the tape that
 //! is there stays and gets only the files that it lacks.
 
+use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -10,13 +11,14 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::{Name, Progress, check, count};
+use super::{Name, Progress, check, count, want_room};
 use crate::domain::contract::Mode;
 use crate::domain::time::AcceptedAt;
+use crate::store::place::{self, Unfinished};
 use crate::store::record;
 use crate::store::tape::{self, Line, Lines, What};
 use crate::store::{
-    OpenError, OpenErrorKind, agree, database_path, lock, place, rebuild, schema, sync_directory,
+    OpenError, OpenErrorKind, agree, database_path, lock, rebuild, schema, sync_directory,
 };
 use crate::system::clock;
 
@@ -37,12 +39,14 @@ pub struct Restored {
     pub moved_aside: Vec<PathBuf>,
 }
 
-/// Restores a backup into a state directory whose daemon is stopped.
+/// Restores a backup into a state directory whose daemon is stopped. A database that has what
+/// neither backup nor tape has is left in its place, unless `despite_loss`.
 pub fn restore(
     state_dir: &Path,
     mode: Mode,
-    directory: &Path,
-    name: Name,
+    (directory, name): (&Path, Name),
+    despite_loss: bool,
+    disk_reserve: u64,
     progress: Progress<'_>,
 ) -> Result<Restored, OpenError> {
     let inaccessible = |error| OpenError::inaccessible(state_dir, error);
@@ -50,17 +54,27 @@ pub fn restore(
     let mut moved_aside = place::finish(state_dir).map_err(inaccessible)?;
     let backup = directory.join(name.to_string());
     let checked = check(&backup, progress)?;
-    if checked.differences_count > 0 {
+    if checked.differences_count > 0 && !(name.is_damaged && checked.is_true_copy) {
         let message = format!(
             "the backup {name} is damaged; nothing was changed:\n  {}",
             checked.differences.join("\n  ")
         );
         return Err(OpenError::new(OpenErrorKind::Damaged, message));
     }
-    let next = state_dir.join("tilld.db.restoring");
-    place::remove(&next).map_err(inaccessible)?;
-    fs::copy(database_path(&backup), &next).map_err(inaccessible)?;
-    let mut database = schema::open_for_writing(&next, mode, &mut |_| Ok(()))?;
+    let loss = loss(state_dir, &backup)?;
+    if let Some(loss) = loss.as_ref().filter(|_| !despite_loss) {
+        let message = format!(
+            "{loss}; nothing was changed. Start the daemon: it completes the tape from the \
+             database. If that database must go, `tilld backup restore {name} --despite-loss` \
+             moves it aside all the same"
+        );
+        return Err(OpenError::new(OpenErrorKind::Damaged, message));
+    }
+    check_room(&backup, state_dir, disk_reserve)?;
+    let next = Unfinished::begin(state_dir, place::RESTORING).map_err(inaccessible)?;
+    fs::copy(database_path(&backup), next.path())
+        .map_err(|error| OpenError::inaccessible(next.path(), error))?;
+    let mut database = schema::open_for_writing(next.path(), mode, &mut |_| Ok(()))?;
     let collections = count(&database)?;
 
     let backup_tape = tape::directory(&backup);
@@ -73,14 +87,61 @@ pub fn restore(
     let (tape, report) = agreed.map_err(|error| refused(&error, name))?;
     let is_tape_lost = tape.last_line() < known_line;
     let last_line = tape.last_line().max(agree::last_line(&database)?);
-    let mut damage = report.damage;
-    damage.extend(rebuild::ends_early(state_dir, last_line));
+    let mut damage = checked.differences;
+    damage.extend(report.damage);
+    damage.extend(loss);
     schema::begin_epoch(&database, last_line + 1)?;
     let completed = count(&database)? - collections;
     database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     database.close().map_err(|(_, error)| error)?;
-    moved_aside.extend(place::put(state_dir, &next).map_err(inaccessible)?);
+    moved_aside.extend(place::put(state_dir, next.path()).map_err(inaccessible)?);
     Ok(Restored { collections, completed, is_tape_lost, tape_files, damage, moved_aside })
+}
+
+/// What the present database, if it can be read, has and neither backup nor tape has, in words.
+fn loss(state_dir: &Path, backup: &Path) -> Result<Option<String>, OpenError> {
+    let Some(present) = rebuild::present(state_dir) else { return Ok(None) };
+    let (backup, _) = schema::open_of_any_age(backup)?;
+    let mut last_line = agree::last_line(&backup)?;
+    let mut lines = lines_without_row(&present, &backup)?;
+    let directory = tape::directory(state_dir);
+    let unreadable = |error| OpenError::inaccessible(&directory, error);
+    for name in tape::files(&directory).map_err(unreadable)? {
+        for scanned in Lines::open(&directory, &name, 0).map_err(unreadable)? {
+            if let Some(line) = scanned.map_err(unreadable)?.line {
+                lines.remove(&line.number);
+                last_line = last_line.max(line.number);
+            }
+        }
+    }
+    let known = agree::last_line(&present).unwrap_or_default();
+    if lines.is_empty() && known <= last_line {
+        return Ok(None);
+    }
+    Ok(Some(format!(
+        "{} collections and {} lines are in the present database only: it tells of lines up to \
+         {known}, backup and tape end with {last_line}",
+        lines.len(),
+        usize::try_from(known - last_line).unwrap_or_default().max(lines.len()),
+    )))
+}
+
+/// The lines of the collections that only the present database has, as far as it can be read.
+fn lines_without_row(present: &Connection, backup: &Connection) -> rusqlite::Result<HashSet<i64>> {
+    let mut lines = HashSet::new();
+    let mut is_there =
+        backup.prepare("SELECT EXISTS (SELECT 1 FROM collection WHERE sequence = ?1)")?;
+    let Ok(mut collections) = present.prepare("SELECT sequence, line FROM collection") else {
+        return Ok(lines);
+    };
+    let mut rows = collections.query([])?;
+    while let Ok(Some(row)) = rows.next() {
+        let (Ok(sequence), Ok(line)) = (row.get::<_, i64>(0), row.get(1)) else { continue };
+        if !is_there.query_row([sequence], |row| row.get(0))? {
+            lines.insert(line);
+        }
+    }
+    Ok(lines)
 }
 
 fn refused(error: &agree::AgreeError, name: Name) -> OpenError {
@@ -152,6 +213,33 @@ fn tells_of_something(directory: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
+/// Wants room for the copy and for the tape's files that come with it, beside the daemon's reserve:
+/// out of that comes what is then completed from the tape.
+fn check_room(backup: &Path, state_dir: &Path, disk_reserve: u64) -> Result<(), OpenError> {
+    let bytes = || {
+        let backup_tape = tape::directory(backup);
+        let mut bytes = fs::metadata(database_path(backup))?.len();
+        for name in missing(&backup_tape, &tape::directory(state_dir))? {
+            bytes += fs::metadata(backup_tape.join(name))?.len();
+        }
+        io::Result::Ok(bytes)
+    };
+    let bytes = bytes().map_err(|error| OpenError::inaccessible(backup, error))?;
+    want_room(
+        state_dir,
+        bytes.saturating_add(disk_reserve),
+        "nothing was restored and nothing changed",
+        "(the backup's database, its files that the tape lacks, and disk_reserve); make room",
+    )
+}
+
+/// The backup's files that the tape lacks.
+fn missing(backup_tape: &Path, directory: &Path) -> io::Result<Vec<String>> {
+    let mut names = tape::files(backup_tape)?;
+    names.retain(|name| !directory.join(name).exists());
+    Ok(names)
+}
+
 /// Copies the closed files that the tape lacks; those that are there stay as they are.
 fn complete_tape(backup_tape: &Path, state_dir: &Path) -> io::Result<Vec<String>> {
     let directory = tape::directory(state_dir);
@@ -159,12 +247,14 @@ fn complete_tape(backup_tape: &Path, state_dir: &Path) -> io::Result<Vec<String>
         DirBuilder::new().mode(0o750).create(&directory)?;
         sync_directory(state_dir)?;
     }
-    let mut names = tape::files(backup_tape)?;
-    names.retain(|name| !directory.join(name).exists());
+    let names = missing(backup_tape, &directory)?;
     for name in &names {
         let new = directory.join(format!("{name}.new"));
-        fs::copy(backup_tape.join(name), &new)?;
-        File::open(&new)?.sync_all()?;
+        let copied = fs::copy(backup_tape.join(name), &new).and_then(|_| File::open(&new));
+        if let Err(error) = copied.and_then(|file| file.sync_all()) {
+            let _ = fs::remove_file(&new);
+            return Err(error);
+        }
         fs::rename(new, directory.join(name))?;
     }
     sync_directory(&directory)?;
