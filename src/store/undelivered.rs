@@ -38,7 +38,7 @@ const COUNT: &str = "
 /// Leaves the number when the daemon has ended. That it cannot be told stops nobody.
 pub fn leave(state_dir: &Path) {
     match count_within(state_dir, Some(END_TIME_MAX)) {
-        Ok(number) => log::info!("head office has not got {number} of the collections here"),
+        Ok(number) => log::info!("{number} of the collections here are nowhere else"),
         Err(error) => log::warn!("it is not counted what head office has not got: {error}"),
     }
 }
