@@ -23,6 +23,7 @@ use crate::domain::contract::Mode;
 use crate::domain::decision::Sequence;
 use crate::domain::provenance::Digest;
 use crate::domain::time::AcceptedAt;
+use crate::system::watchdog::Pulse;
 
 /// Rows read at a time.
 const PAGE_ROWS: usize = 500;
@@ -142,7 +143,13 @@ impl Report {
 
 /// Compares both witnesses behind the mark and completes the database. The tape that comes back
 /// lacks `lines_missing` still: they are to be appended.
-pub fn agree(connection: &mut Connection, directory: &Path) -> Result<(Tape, Report), AgreeError> {
+///
+/// `pulse` beats meanwhile: it may take minutes.
+pub fn agree(
+    connection: &mut Connection,
+    directory: &Path,
+    pulse: &Pulse,
+) -> Result<(Tape, Report), AgreeError> {
     let mut report = Report::default();
     let mut mark = mark(connection)?;
     if let Some(reason) = distrust(connection, directory, &mark)? {
@@ -154,11 +161,12 @@ pub fn agree(connection: &mut Connection, directory: &Path) -> Result<(Tape, Rep
     let step = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mode = mode(&step)?;
     let mut behind = read_behind(&mark, directory, &mut report, |line, report| {
+        pulse.beat();
         seen.insert(line.number);
         complete_row(&step, line, mode, report)
     })?;
     step.commit()?;
-    report.lines_missing = rows_behind(connection, &mark, &seen)?;
+    report.lines_missing = rows_behind(connection, &mark, &seen, pulse)?;
     report_holes(&mark, &seen, &mut report);
     settle_tail(directory, &mut behind, &mut report)?;
     for name in &behind.changed {
@@ -526,9 +534,11 @@ fn rows_behind(
     connection: &Connection,
     mark: &Mark,
     seen: &HashSet<i64>,
+    pulse: &Pulse,
 ) -> Result<Vec<Missing>, AgreeError> {
     let mut missing = Vec::new();
     let mut found = |line, kind, row| {
+        pulse.beat();
         if line > mark.line && !seen.contains(&line) {
             missing.push(Missing { line, kind, row });
         }

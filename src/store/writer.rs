@@ -378,7 +378,8 @@ impl Writer {
             self.could_write = false;
             return Ok(());
         }
-        let agreed = agree::agree(&mut self.connection, &tape::directory(&self.state_dir));
+        let directory = tape::directory(&self.state_dir);
+        let agreed = agree::agree(&mut self.connection, &directory, &self.health.pulse());
         let (tape, report) = match agreed {
             Err(error) if error.is_passing() => {
                 if self.could_write {
@@ -431,6 +432,7 @@ impl Writer {
     ) -> Result<Option<Tape>, AgreeError> {
         let mut parts = missing.chunks(LINES_AT_ONCE).peekable();
         while let Some(part) = parts.next() {
+            self.health.pulse().beat();
             let told = agree::told(&self.connection, part)?;
             if parts.peek().is_none() {
                 tape.hold(&told);

@@ -21,6 +21,7 @@ use crate::store::{
     OpenError, OpenErrorKind, agree, database_path, lock, rebuild, schema, sync_directory,
 };
 use crate::system::clock;
+use crate::system::watchdog::Pulse;
 
 /// What was done.
 #[derive(Debug)]
@@ -83,7 +84,7 @@ pub fn restore(
     let tape_directory = tape::directory(state_dir);
     agree::forget_lost_mark(&database, &tape_directory)?;
     let known_line = agree::last_line(&database)?;
-    let agreed = agree::agree(&mut database, &tape_directory);
+    let agreed = agree::agree(&mut database, &tape_directory, &Pulse::default());
     let (tape, report) = agreed.map_err(|error| refused(&error, name))?;
     let is_tape_lost = tape.last_line() < known_line;
     let last_line = tape.last_line().max(agree::last_line(&database)?);
