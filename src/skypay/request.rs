@@ -34,6 +34,9 @@ const FIELDS: [&str; 9] = [
 
 const CONTRACT_NUMBER: &str = "contractNumber";
 
+/// A key of so many bytes is looked for in other fields.
+const TELLING_KEY_BYTES_MIN: usize = 8;
+
 /// The name of `contractNumber` in the sample of seed 001.
 const CONTROL_NUMBER: &str = "controlNumber";
 
@@ -128,8 +131,10 @@ impl<'a> Request<'a> {
             return Err(refused(RefusalCode::PrefixNotCollected, description));
         }
         flags.raise_if(channel::name(collection.channel).is_none(), Flag::UnknownChannel);
-        let (unknown_fields, dropped) = object_of(self.members.iter().filter(|m| !is_known(m)));
-        flags.raise_if(dropped, Flag::UnknownFieldsDropped);
+        let unknown = self.members.iter().filter(|member| !is_known(member));
+        let (secret, unknown): (Vec<_>, Vec<_>) = unknown.partition(|m| self.tells_key(m));
+        let (unknown_fields, dropped) = object_of(unknown.into_iter());
+        flags.raise_if(dropped || !secret.is_empty(), Flag::UnknownFieldsDropped);
         let amount_text = read(amount, Member::string_or_number, |text| Ok(text.to_owned()))?;
         Ok(Confirmation { collection, flags, amount_text, contract_field, unknown_fields })
     }
@@ -148,13 +153,15 @@ impl<'a> Request<'a> {
         Digest(hash.finalize().into())
     }
 
-    /// The object without `userName` and `authentication`, for a refusal that is kept: the
-    /// protocol's fields first, then the others, as many as [`KEPT_BYTES_MAX`] takes.
+    /// The object without `userName`, `authentication` and whatever else tells the key, for a
+    /// refusal that is kept: the protocol's fields first, then the others, as many as
+    /// [`KEPT_BYTES_MAX`] takes.
     pub fn kept_text(&self) -> String {
         let (known, others): (Vec<_>, Vec<_>) = self
             .members
             .iter()
             .filter(|member| !["userName", "authentication"].contains(&&*member.name))
+            .filter(|member| !self.tells_key(member))
             .partition(|member| is_known(member));
         let (text, _) = object_of(known.into_iter().chain(others));
         text.unwrap_or_else(|| "{}".to_owned())
@@ -163,6 +170,13 @@ impl<'a> Request<'a> {
     /// The contract number as it was named, valid or not.
     pub fn contract_text(&self) -> Option<&str> {
         self.present(CONTRACT_NUMBER)?.string().ok()
+    }
+
+    /// Whether the key stands in this member, too, where no key belongs. A shorter one could stand
+    /// there by chance.
+    fn tells_key(&self, member: &Member<'_>) -> bool {
+        let key = self.authentication().filter(|key| key.len() >= TELLING_KEY_BYTES_MIN);
+        key.is_some_and(|key| member.to_json().contains(key))
     }
 
     fn credential(&self, name: &str, chars_max: usize) -> Option<&str> {

@@ -335,6 +335,18 @@ fn unknown_fields_are_kept_in_their_own_text() {
 }
 
 #[test]
+fn a_key_that_stands_in_another_field_too_is_not_kept() {
+    const KEY: &str = "30AC21B2-9EAA-4503-B0F0-7BE5C277ED75";
+    let (key, copy) = (format!("\"{KEY}\""), format!("{{\"copy\":\"{KEY}\"}}"));
+    let body = body(&[("authentication", &key), ("token", &copy), ("till", "7")]);
+    let request = Request::parse(body.as_bytes()).unwrap();
+    assert!(!request.kept_text().contains(KEY), "{}", request.kept_text());
+    let confirmation = request.confirmation(&LIVE).unwrap();
+    assert_eq!(confirmation.unknown_fields.as_deref(), Some(r#"{"till":7}"#));
+    assert!(confirmation.flags.has(Flag::UnknownFieldsDropped));
+}
+
+#[test]
 fn unknown_fields_beyond_four_kib_are_dropped_and_flagged() {
     let filling = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - r#"{"a":""}"#.len()));
     let full = taken(&[("a", &filling(4096))]);
