@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{Confirmation, Daemon, JSON, PATH, Setup, Site, TILL_7, Till};
+use crate::support::{Confirmation, Daemon, JSON, PATH, Setup, Site, TILL_7, Till, received};
 
 const CATALOG: &str = include_str!("../../systemd/tilld.catalog");
 
@@ -66,7 +66,7 @@ impl Journald {
         let socket = self.socket.as_ref().expect("a journald that runs");
         let mut buffer = vec![0; 64 * 1024];
         loop {
-            let length = socket.recv(&mut buffer).expect("a line with that event");
+            let length = received(socket, &mut buffer).expect("a line with that event");
             let entry = parse(&buffer[..length]);
             if entry.get("TILLD_EVENT").is_some_and(|found| found == event) {
                 return entry;

@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::support::fleet::{Branch, MANILA, Office, number};
 use crate::support::{
     Caller, Confirmation, Daemon, JSON, PATH, SKYPAY, SKYPAY_KEY, Setup, Site, TILL_7, TILL_7_KEY,
-    Till, till,
+    Till, received, till,
 };
 
 const NEW_KEY: &str = "0FD2B7A1-93D7-4C0E-A7A5-F1B5E0B6D1C2";
@@ -379,7 +379,7 @@ fn the_socket_is_given_to_systemd_and_its_watchdog_is_fed() {
     for wanted in ["FDSTORE=1", "READY=1", "WATCHDOG=1", "WATCHDOG=1"] {
         let mut bytes = [0; 4096];
         loop {
-            let length = systemd.recv(&mut bytes).expect("it is told in time");
+            let length = received(&systemd, &mut bytes).expect("it is told in time");
             let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
             if text.lines().any(|line| line == wanted) {
                 assert!(wanted != "FDSTORE=1" || text.contains("FDNAME=endpoint"), "{text}");

@@ -14,7 +14,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::support::{Confirmation, Daemon, Setup, Site, Till, eventually};
+use crate::support::{Confirmation, Daemon, Setup, Site, Till, eventually, received};
 
 /// How long a change may take to be seen; it takes a second.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -421,7 +421,7 @@ fn systemd_is_told_how_it_stands_in_one_line() {
         let mut told = String::new();
         while !told.lines().any(|line| line == wanted) {
             let mut bytes = [0; 4096];
-            let length = systemd.recv(&mut bytes).expect("it is told in time");
+            let length = received(&systemd, &mut bytes).expect("it is told in time");
             told += &String::from_utf8_lossy(&bytes[..length]);
             told.push('\n');
         }

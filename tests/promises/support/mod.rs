@@ -1,6 +1,8 @@
 //! What the promises are tested with: a daemon in a directory of its own, a till that speaks to
 //! it, and confirmations to send. Asserts nothing about the product but the form of its replies.
 
+use std::io;
+use std::os::unix::net::UnixDatagram;
 use std::thread;
 use std::time::Duration;
 
@@ -27,6 +29,17 @@ pub use till::{Answer, Till};
 /// How long something may take that comes by itself: generous, because other tests keep the
 /// machine busy.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The next datagram. A wait with a time limit is interrupted when the machine is paused and goes
+/// on (signal(7)), which is nothing that was received.
+pub fn received(socket: &UnixDatagram, bytes: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match socket.recv(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            received => return received,
+        }
+    }
+}
 
 /// Asks until it is so.
 pub fn eventually(mut is_so: impl FnMut() -> bool) {
