@@ -4,6 +4,8 @@
 //! One task owns all of it. What is under way is known to this process only: after a crash the
 //! outbox still has the row, and head office's own check for doubles makes a second try harmless.
 
+mod fall;
+
 use std::collections::{HashMap, HashSet};
 use std::future::{Future, pending};
 use std::mem;
@@ -15,6 +17,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::{sleep_until, timeout};
+
+use fall::Fall;
 
 use super::lane::{self, Lane, Probe, Sign};
 use super::state::{Handle, Link, State};
@@ -110,16 +114,6 @@ struct Cursor {
     is_at_end: bool,
     /// Whether it went back since the last page was begun, so that it does not go on to its end.
     is_rewound: bool,
-}
-
-/// Head office has lost what it had: from the last number down to this one all of it is queued
-/// again. Downwards, because a crash on the way then leaves the fall to be seen again.
-struct Fall {
-    held: Holdings,
-    /// The last number that is still to be queued again; `None` until nothing is under way.
-    last: Option<Sequence>,
-    /// The lowest number that head office has taken meanwhile.
-    taken: Sequence,
 }
 
 /// A try that came back.
@@ -462,39 +456,6 @@ impl<U: Upstream> Relay<U> {
         self.unwritten.push(Tried { sequence, attempt, fate, may_have_been_tried });
     }
 
-    /// Head office says what it has; it was known to have `known` when this try began. Answers
-    /// overtake each other, so only less than that is a fall.
-    fn hear(&mut self, told: Holdings, known: Holdings) {
-        if let Some(fall) = &mut self.fall {
-            fall.held = fall.held.lowest(told);
-        } else if told.up_to > self.bell.ready_to() {
-            if mem::replace(&mut self.is_copy, true) {
-                return;
-            }
-            log::error!(
-                TILLD_EVENT = Event::EpochUsedTwice;
-                "head office has number {} of this branch, which has none beyond {}: this database \
-                 is a copy of an older one; `tilld rebuild` gives it an epoch of its own",
-                told.up_to,
-                self.bell.ready_to()
-            );
-        } else if told.is_less_than(known) {
-            log::error!(
-                TILLD_EVENT = Event::Fall;
-                "head office has less of this branch than it had: everything up to number {} and \
-                 {} in all, after {} and {}; it was restored from a backup, or this database was \
-                 rebuilt; what it lacks is sent again",
-                told.up_to, told.count, known.up_to, known.count
-            );
-            self.fall = Some(Fall { held: told, last: None, taken: Sequence::MAX });
-            // What head office takes meanwhile is sent again, and then there already.
-            self.tried_before = self.bell.ready_to();
-        } else if told.up_to > self.held.up_to || told.count > self.held.count {
-            self.held = self.held.highest(told);
-            self.is_held_news = true;
-        }
-    }
-
     /// Begins to write what is to be written next.
     fn write(&mut self) -> Option<Writing> {
         if self.write_pause.is_some() {
@@ -555,26 +516,6 @@ impl<U: Upstream> Relay<U> {
         });
         if failed.is_some() {
             self.write_pause = Some(clock::monotonic() + WRITE_PAUSE);
-        }
-    }
-
-    fn requeued_from(&mut self, first: Sequence) {
-        let Some(fall) = &mut self.fall else { return };
-        fall.last = Some(first - 1);
-        if first <= fall.held.up_to + 1 {
-            let from = first.min(fall.taken);
-            self.held = fall.held;
-            self.is_held_news = true;
-            self.fall = None;
-            // What was read before would overtake what is queued again before it.
-            for sequence in mem::take(&mut self.contents).into_keys() {
-                self.lane.forget(sequence);
-            }
-            self.rewind_to(from);
-            log::warn!(
-                TILLD_EVENT = Event::Fall;
-                "what head office lost is queued again, from number {first} on"
-            );
         }
     }
 

@@ -4,6 +4,8 @@
 //! completed from the other; what neither has, or what contradicts, is named and nothing is
 //! invented. Knows the database's rows and the tape's lines, not who asks for them.
 
+mod missing;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
@@ -14,19 +16,17 @@ use std::path::Path;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use sha2::{Digest as _, Sha256};
 
+pub use missing::{Kind, Missing, told};
+
 use super::record::{self, Birth};
 use super::relays::{self, Heard};
-use super::tape::{self, End, Line, Lines, Place, Scanned, Tape, Told, What};
+use super::tape::{self, End, Line, Lines, Place, Scanned, Tape, What};
 use super::{collections, deliveries, refusals, transaction};
 use crate::domain::Invalid;
 use crate::domain::contract::Mode;
 use crate::domain::decision::Sequence;
 use crate::domain::provenance::Digest;
-use crate::domain::time::AcceptedAt;
 use crate::system::watchdog::Pulse;
-
-/// Rows read at a time.
-const PAGE_ROWS: usize = 500;
 
 /// So many differences are named one by one; the rest is counted.
 const DAMAGE_NAMED_MAX: usize = 100;
@@ -60,30 +60,6 @@ pub struct Report {
     pub set_aside: Vec<String>,
     /// What cannot be mended here, in words.
     pub damage: Vec<String>,
-}
-
-/// A line that the tape lacks, by the row that it is to tell of: there may be millions.
-#[derive(Clone, Copy, Debug)]
-pub struct Missing {
-    /// Its number.
-    pub line: i64,
-    /// What it tells of.
-    pub kind: Kind,
-    /// The row: a collection's or a refusal's number, for all else the line's.
-    pub row: i64,
-}
-
-/// What a missing line is to tell of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// The database's birth.
-    Birth,
-    /// A collection.
-    Collection,
-    /// A kept refusal.
-    Refusal,
-    /// What came later: a delivery, or what a person did.
-    Later,
 }
 
 /// Why the witnesses cannot be compared.
@@ -166,7 +142,7 @@ pub fn agree(
         complete_row(&step, line, mode, report)
     })?;
     step.commit()?;
-    report.lines_missing = rows_behind(connection, &mark, &seen, pulse)?;
+    report.lines_missing = missing::behind(connection, &mark, &seen, pulse)?;
     report_holes(&mark, &seen, &mut report);
     settle_tail(directory, &mut behind, &mut report)?;
     for name in &behind.changed {
@@ -527,87 +503,6 @@ fn unknown(line: &Line, sequence: Sequence) -> Unmet {
         "line {} tells what became of collection {sequence}, which neither witness has",
         line.number
     ))
-}
-
-/// What the database has behind the mark and the tape has not, in the order of its lines.
-fn rows_behind(
-    connection: &Connection,
-    mark: &Mark,
-    seen: &HashSet<i64>,
-    pulse: &Pulse,
-) -> Result<Vec<Missing>, AgreeError> {
-    let mut missing = Vec::new();
-    let mut found = |line, kind, row| {
-        pulse.beat();
-        if line > mark.line && !seen.contains(&line) {
-            missing.push(Missing { line, kind, row });
-        }
-    };
-    let (_, line) = birth(connection)?;
-    found(line, Kind::Birth, line);
-    let mut after = mark.sequence;
-    loop {
-        let page = collections::page_after(connection, after, PAGE_ROWS)?;
-        let Some(last) = page.last() else { break };
-        after = last.entry.sequence;
-        if let Some(altered) = page.iter().find(|row| !row.is_intact) {
-            let sequence = altered.entry.sequence;
-            let damage = format!("collection {sequence} was altered after it was recorded");
-            return Err(AgreeError::Damaged(damage));
-        }
-        for row in &page {
-            found(row.line, Kind::Collection, row.entry.sequence);
-        }
-    }
-    let mut after = mark.refusal;
-    loop {
-        let page = refusals::page_after(connection, after, PAGE_ROWS)?;
-        let Some(last) = page.last() else { break };
-        after = last.id;
-        for row in &page {
-            found(row.line, Kind::Refusal, row.id);
-        }
-    }
-    let mut after = mark.line;
-    loop {
-        let lines = deliveries::lines_after(connection, after, PAGE_ROWS)?;
-        let Some(last) = lines.last() else { break };
-        after = *last;
-        for line in lines {
-            found(line, Kind::Later, line);
-        }
-    }
-    missing.sort_unstable_by_key(|missing| missing.line);
-    Ok(missing)
-}
-
-/// What missing lines are to tell.
-pub fn told(connection: &Connection, missing: &[Missing]) -> Result<Vec<Told>, AgreeError> {
-    missing.iter().map(|missing| told_by_row(connection, *missing)).collect()
-}
-
-fn told_by_row(connection: &Connection, missing: Missing) -> Result<Told, AgreeError> {
-    let Missing { line, kind, row } = missing;
-    let told = |what, at, record| Some(Told { line, at, what, record });
-    let found = match kind {
-        Kind::Birth => {
-            let (birth, _) = birth(connection)?;
-            let now = AcceptedAt::new(crate::system::clock::now());
-            told(What::Store, now, record::of_birth(&birth))
-        }
-        Kind::Collection => collections::by_sequence(connection, row)?.and_then(|row| {
-            told(What::Collection, row.entry.accepted_at, record::of_entry(&row.entry))
-        }),
-        Kind::Refusal => refusals::by_id(connection, row)?
-            .and_then(|row| told(What::Refusal, row.first_at, record::of_refusal(&row.as_first()))),
-        Kind::Later => match deliveries::delivery_in(connection, line)? {
-            Some(row) => told(What::Delivery, row.at, record::of_delivery(&row)),
-            None => deliveries::act_in(connection, line)?
-                .and_then(|row| told(What::Act, row.at, record::of_act(&row))),
-        },
-    };
-    let gone = || AgreeError::Damaged(format!("the row that line {line} is to tell of is gone"));
-    found.ok_or_else(gone)
 }
 
 /// The tape is only ever continued: a line that is missing among others stays missing, and a

@@ -1,0 +1,77 @@
+//! What head office says that it has: when that becomes less, it has lost what it had, as after a
+//! restored backup, and is sent all that it lacks once more.
+
+use std::mem;
+
+use super::Relay;
+use crate::domain::decision::Sequence;
+use crate::domain::delivery::Holdings;
+use crate::system::event::Event;
+use crate::upstream::Upstream;
+
+/// Head office has lost what it had: from the last number down to this one all of it is queued
+/// again. Downwards, because a crash on the way then leaves the fall to be seen again.
+pub(super) struct Fall {
+    /// What it says that it has.
+    pub held: Holdings,
+    /// The last number that is still to be queued again; `None` until nothing is under way.
+    pub last: Option<Sequence>,
+    /// The lowest number that head office has taken meanwhile.
+    pub taken: Sequence,
+}
+
+impl<U: Upstream> Relay<U> {
+    /// Head office says what it has; it was known to have `known` when this try began. Answers
+    /// overtake each other, so only less than that is a fall.
+    pub(super) fn hear(&mut self, told: Holdings, known: Holdings) {
+        if let Some(fall) = &mut self.fall {
+            fall.held = fall.held.lowest(told);
+        } else if told.up_to > self.bell.ready_to() {
+            if mem::replace(&mut self.is_copy, true) {
+                return;
+            }
+            log::error!(
+                TILLD_EVENT = Event::EpochUsedTwice;
+                "head office has number {} of this branch, which has none beyond {}: this database \
+                 is a copy of an older one; `tilld rebuild` gives it an epoch of its own",
+                told.up_to,
+                self.bell.ready_to()
+            );
+        } else if told.is_less_than(known) {
+            log::error!(
+                TILLD_EVENT = Event::Fall;
+                "head office has less of this branch than it had: everything up to number {} and \
+                 {} in all, after {} and {}; it was restored from a backup, or this database was \
+                 rebuilt; what it lacks is sent again",
+                told.up_to, told.count, known.up_to, known.count
+            );
+            self.fall = Some(Fall { held: told, last: None, taken: Sequence::MAX });
+            // What head office takes meanwhile is sent again, and then there already.
+            self.tried_before = self.bell.ready_to();
+        } else if told.up_to > self.held.up_to || told.count > self.held.count {
+            self.held = self.held.highest(told);
+            self.is_held_news = true;
+        }
+    }
+
+    /// Rows down to this number are queued again.
+    pub(super) fn requeued_from(&mut self, first: Sequence) {
+        let Some(fall) = &mut self.fall else { return };
+        fall.last = Some(first - 1);
+        if first <= fall.held.up_to + 1 {
+            let from = first.min(fall.taken);
+            self.held = fall.held;
+            self.is_held_news = true;
+            self.fall = None;
+            // What was read before would overtake what is queued again before it.
+            for sequence in mem::take(&mut self.contents).into_keys() {
+                self.lane.forget(sequence);
+            }
+            self.rewind_to(from);
+            log::warn!(
+                TILLD_EVENT = Event::Fall;
+                "what head office lost is queued again, from number {first} on"
+            );
+        }
+    }
+}
