@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
-use super::reload::{InForce, Shown};
+use super::reload::InForce;
 use super::snapshots::Asker;
 use super::stopped;
 use crate::domain::decision::Sequence;
@@ -49,10 +49,8 @@ const SOCKET_MODE: u32 = 0o660;
 pub struct Control {
     /// For what is to be written.
     pub store: Store,
-    /// What is configured, to be taken anew.
+    /// What is configured, to be taken anew, and what sends because of it.
     pub in_force: Arc<InForce>,
-    /// What sends, if anything does.
-    pub shown: watch::Receiver<Shown>,
     /// How it stands.
     pub snapshots: Asker,
     /// The books.
@@ -179,7 +177,7 @@ impl Control {
     }
 
     fn relay(&self, snapshot: &Snapshot) -> Result<relay::Handle, Failure> {
-        self.shown.borrow().relay.clone().ok_or_else(|| {
+        self.in_force.relay().ok_or_else(|| {
             let message = if snapshot.is_sandbox() {
                 "this is a sandbox: nothing is ever sent"
             } else {
@@ -226,7 +224,7 @@ impl Control {
         let waiting = self.store.send_again(again, actor).map_err(unavailable)?;
         let outcome = waiting.await.unwrap_or(Err(Unavailable::Failed));
         let count = outcome.map_err(unavailable)?;
-        if let Some(relay) = &self.shown.borrow().relay {
+        if let Some(relay) = self.in_force.relay() {
             relay.hurry();
         }
         Ok(Reply::SentAgain { count })
@@ -241,12 +239,10 @@ fn parked(reader: &Reader, references: &[String]) -> Result<Vec<Sequence>, Failu
         let found = reader.parked_named(reference)?;
         if found.is_empty() {
             wrong.push(match reader.stands(reference)? {
-                None => {
-                    format!(
-                        "no collection has the contract or number {reference}, and none with that \
+                None => format!(
+                    "no collection has the contract or number {reference}, and none with that \
                      receipt is parked"
-                    )
-                }
+                ),
                 Some(standing) => {
                     let stands = standing.as_str().unwrap_or("not meant for head office");
                     format!("{reference} is not parked: it is {stands}")

@@ -20,7 +20,6 @@ use crate::upstream::https::Https;
 /// The way to head office, ready to be used.
 pub struct Way {
     https: Https,
-    host: String,
     fingerprint: Fingerprint,
 }
 
@@ -29,11 +28,6 @@ pub struct Way {
 pub type Fingerprint = [u8; 32];
 
 impl Way {
-    /// The machine that it leads to.
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
     /// What it was made of.
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
@@ -47,9 +41,7 @@ pub fn way(config: &Config) -> Result<Option<Way>, Failure> {
         (Some(upstream), Mode::Live) => {
             // First: what is exchanged between the two looks is then taken by the next reload.
             let fingerprint = fingerprint(upstream);
-            let https = connection(upstream)?;
-            let host = upstream.url.host().unwrap_or_default().to_owned();
-            Ok(Some(Way { https, host, fingerprint }))
+            Ok(Some(Way { https: connection(upstream)?, fingerprint }))
         }
         (Some(_), Mode::Sandbox) | (None, _) => Ok(None),
     }
@@ -66,7 +58,7 @@ pub struct PassingOn {
 impl PassingOn {
     /// Starts to pass on what waits.
     pub fn start(config: &Config, store: &Store, way: Way) -> Result<PassingOn, Failure> {
-        let Way { https: upstream, fingerprint, .. } = way;
+        let Way { https: upstream, fingerprint } = way;
         let concurrency = config.upstream.as_ref().map_or(1, |upstream| upstream.concurrency);
         let (stop, stopped) = oneshot::channel();
         let stopped = async { drop(stopped.await) };

@@ -74,7 +74,6 @@ impl People {
             let control = Control {
                 store: store.clone(),
                 in_force: Arc::clone(in_force),
-                shown: in_force.shown(),
                 snapshots: snapshots.asker(),
                 state_dir: config.state_dir.clone(),
             };

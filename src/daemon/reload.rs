@@ -12,10 +12,11 @@ use tokio::task::spawn_blocking;
 
 use super::certificate::{self, lacking_names, server_tls};
 use super::head_office::{self, PassingOn, Way};
-use crate::config::{Config, ReplyCode};
+use crate::config::{Config, ReplyCode, Upstream};
 use crate::endpoint::{Callers, Endpoint, Rules};
 use crate::net::listener::SharedTls;
 use crate::net::tls::ServerTls;
+use crate::operator::commands::callers_in_words;
 use crate::operator::snapshot;
 use crate::operator::{Exit, Failure};
 use crate::relay;
@@ -57,15 +58,11 @@ impl Prepared {
 
     /// In one line, for the log and for whoever asked.
     fn summary(&self) -> String {
-        let callers = match self.config.callers.len() {
-            0 => "no caller: every request is answered -1001".to_owned(),
-            1 => "1 caller".to_owned(),
-            count => format!("{count} callers"),
-        };
-        let head_office = match (&self.way, &self.config.upstream) {
-            (Some(way), _) => format!("head office at {}", way.host()),
-            (None, Some(_)) => "a sandbox, so nothing is sent to [upstream]".to_owned(),
-            (None, None) => "collections are kept here".to_owned(),
+        let callers = callers_in_words(&self.config);
+        let head_office = match (&self.config.upstream, &self.way) {
+            (Some(upstream), Some(_)) => format!("head office at {}", host(upstream)),
+            (Some(_), None) => "a sandbox, so nothing is sent to [upstream]".to_owned(),
+            (None, _) => "collections are kept here".to_owned(),
         };
         let fingerprint = &self.tls.certificate.fingerprint;
         format!("{callers}; {head_office}; certificate SHA-256 {fingerprint}")
@@ -120,6 +117,11 @@ impl InForce {
     /// What protects whoever listens.
     pub fn tls(&self) -> SharedTls {
         Arc::clone(&self.tls)
+    }
+
+    /// What sends to head office now, if anything does.
+    pub fn relay(&self) -> Option<relay::Handle> {
+        self.shown.borrow().relay.clone()
     }
 
     /// What people are shown, as it changes.
@@ -280,9 +282,13 @@ fn shown(config: &Config, lacking_names: Vec<String>, passing_on: Option<&Passin
         lacking_names,
         head_office: config.upstream.as_ref().map(|upstream| snapshot::HeadOffice {
             branch: upstream.branch.as_str().to_owned(),
-            host: upstream.url.host().unwrap_or_default().to_owned(),
+            host: host(upstream).to_owned(),
             link: None,
         }),
         relay: passing_on.map(PassingOn::handle),
     }
+}
+
+fn host(upstream: &Upstream) -> &str {
+    upstream.url.host().unwrap_or_default()
 }

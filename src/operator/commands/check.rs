@@ -24,13 +24,18 @@ pub fn config_check(config: &Config) -> Result<(), Failure> {
         Err(error) if error.kind != OpenErrorKind::Mismatch => {}
         fitting => fitting?,
     }
-    let callers = match config.callers.len() {
-        0 => "no caller: every request will be answered -1001".to_owned(),
-        1 => "1 caller".to_owned(),
-        count => format!("{count} callers"),
-    };
+    let callers = callers_in_words(config);
     let mode = config.mode.as_str();
     Ok(writeln!(io::stdout(), "configuration ok: mode {mode}, {callers}")?)
+}
+
+/// How many callers there are.
+pub fn callers_in_words(config: &Config) -> String {
+    match config.callers.len() {
+        0 => "no caller: every request is answered -1001".to_owned(),
+        1 => "1 caller".to_owned(),
+        count => format!("{count} callers"),
+    }
 }
 
 fn check_tls(configured: &Tls) -> Result<(), TlsError> {

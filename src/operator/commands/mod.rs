@@ -16,6 +16,7 @@ use super::cli::{BackupCommand, CertCommand, Command, ConfigCommand};
 use crate::config::Config;
 use crate::store::verify::Range;
 pub use backup::backups;
+pub use check::callers_in_words;
 
 /// Carries out a command that is no daemon itself; `None` when it is not one.
 pub fn run(command: &Command, config: &Config) -> Option<Result<(), Failure>> {
