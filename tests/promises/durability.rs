@@ -2,14 +2,12 @@
 //! SIGKILL, under SIGTERM, and when the client goes away.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Barrier};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
-
-use rustls::ClientConfig;
 
 use crate::support::till::request;
 use crate::support::{Confirmation, Daemon, JSON, PATH, Setup, Site, Till};
@@ -89,89 +87,6 @@ fn of_64_equal_confirmations_at_the_same_instant_exactly_one_is_new_1000_times_o
     let sequences: BTreeSet<i64> =
         rows.iter().map(|row| row["sequence"].as_i64().unwrap()).collect();
     assert_eq!(sequences, (1..=i64::from(ROUNDS)).collect(), "without gaps");
-}
-
-/// One client of the killed daemon: posts what it owes, then new ones, every fourth twice, until
-/// the connection breaks. Gives what was left without an answer.
-fn post_until_killed(
-    address: SocketAddr,
-    tls: &Arc<ClientConfig>,
-    mut unanswered: Vec<u32>,
-    next: &AtomicU32,
-    answers: &Sender<Answered>,
-) -> Vec<u32> {
-    let Ok(mut till) = Till::connect(address, tls) else {
-        return unanswered;
-    };
-    loop {
-        let number = match unanswered.last() {
-            Some(number) => *number,
-            None => next.fetch_add(1, Ordering::Relaxed),
-        };
-        let times = if number.is_multiple_of(4) { 2 } else { 1 };
-        for _ in 0..times {
-            let Some(answered) = try_confirm(&mut till, number) else {
-                if unanswered.last() != Some(&number) {
-                    unanswered.push(number);
-                }
-                return unanswered;
-            };
-            let _ = answers.send(answered);
-        }
-        unanswered.pop();
-    }
-}
-
-/// Checks what clients of the last life were told against the database, and remembers it.
-fn hold_to(answers: Vec<Answered>, site: &Site, told: &mut BTreeSet<u32>) {
-    let rows = recorded(site);
-    for Answered { number, code } in answers {
-        assert!(code == "1000" || code == "-1015", "{number}: {code}");
-        assert_eq!(rows.get(&contract(number)), Some(&centavos(number)), "{number}: {code}");
-        let for_the_first_time = told.insert(number);
-        assert!(for_the_first_time || code == "-1015", "{number} was new twice");
-    }
-}
-
-#[test]
-fn killed_50_times_under_64_clients_it_keeps_everything_that_a_client_was_told() {
-    const KILLS: usize = 50;
-    let site = Setup::live().prepare();
-    let next = AtomicU32::new(1);
-    let mut owed: Vec<Vec<u32>> = vec![Vec::new(); CLIENTS];
-    let mut told = BTreeSet::new();
-    let mut daemon = site.start();
-    for kill in 0..KILLS {
-        let (address, tls) = (daemon.address(), daemon.tls().clone());
-        let (sender, answers) = mpsc::channel();
-        let mut of_this_life: Vec<Answered> = Vec::new();
-        owed = thread::scope(|scope| {
-            let client = |owed: Vec<u32>| {
-                let (tls, next, sender) = (&tls, &next, sender.clone());
-                scope.spawn(move || post_until_killed(address, tls, owed, next, &sender))
-            };
-            let clients: Vec<_> = std::mem::take(&mut owed).into_iter().map(client).collect();
-            drop(sender);
-            // Another moment in each life: within the first answers, or in full flight.
-            of_this_life.extend(answers.iter().take(1 + kill * 97 % 700));
-            daemon.kill();
-            clients.into_iter().map(|client| client.join().unwrap()).collect()
-        });
-        of_this_life.extend(answers.try_iter());
-        daemon = site.start();
-        hold_to(of_this_life, &site, &mut told);
-    }
-    let sent_count = next.load(Ordering::Relaxed) - 1;
-    println!("{sent_count} confirmations sent, {} answered, {KILLS} kills", told.len());
-    let mut till = daemon.till();
-    for number in &told {
-        assert_eq!(try_confirm(&mut till, *number).unwrap().code, "-1015", "{number}");
-    }
-    let sent: BTreeMap<String, i64> =
-        (1..=sent_count).map(|number| (contract(number), centavos(number))).collect();
-    for (contract, centavos) in recorded(&site) {
-        assert_eq!(sent.get(&contract), Some(&centavos), "{contract} was never sent so");
-    }
 }
 
 #[test]

@@ -10,10 +10,9 @@ use std::sync::OnceLock;
 use std::thread;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
-use tilld::system::entropy;
 
 use crate::support::state::{DATABASE, SHM, WAL};
-use crate::support::{Confirmation, Daemon, JSON, PATH, Setup, Site, State, eventually};
+use crate::support::{Chance, Confirmation, Daemon, JSON, PATH, Setup, Site, State, eventually};
 
 /// Collections that were answered 1000 in each state.
 pub const COUNT: u32 = 2000;
@@ -28,18 +27,12 @@ pub const MARKED: u32 = 500;
 /// Keep-alive connections that confirm side by side.
 const TILLS: u32 = 16;
 
-/// Set to make every case of a sampled kind, which takes hours instead of minutes.
-const TORTURE: &str = "TILLD_TORTURE";
-
-/// Set to repeat what a failed run printed.
-const SEED: &str = "TILLD_SEED";
-
-/// So many places of a kind are taken of the WAL unless [`TORTURE`] is set: a case takes half a
+/// So many places of a kind are taken of the WAL unless `TILLD_TORTURE` is set: a case takes half a
 /// second, all cuts in one transaction lose the same rows, and there are 300,000 bytes to flip. A
 /// build with checks takes seconds for each.
 const WAL_CASES: usize = if cfg!(debug_assertions) { 4 } else { 24 };
 
-/// So many bytes are flipped in the database, one at a time, unless [`TORTURE`] is set.
+/// So many bytes are flipped in the database, one at a time, unless `TILLD_TORTURE` is set.
 const DATABASE_CASES: usize = if cfg!(debug_assertions) { 6 } else { 24 };
 
 /// A confirmation whose amount, contract and receipt all follow from `number`.
@@ -138,36 +131,6 @@ fn recover(state: &State, case: &str) -> String {
     let site = state.site();
     let daemon = site.start();
     hold(&site, daemon, case)
-}
-
-/// Random choices that are repeated by a seed (splitmix64).
-pub struct Chance(u64);
-
-impl Chance {
-    pub fn new() -> Chance {
-        let fresh = || u64::from_le_bytes(entropy::bytes().expect("randomness"));
-        let given = std::env::var(SEED).ok();
-        let seed = given.map_or_else(fresh, |seed| seed.parse().expect("a number"));
-        println!("{SEED}={seed}");
-        Chance(seed)
-    }
-
-    pub fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((bits ^ (bits >> 31)) % bound as u64).expect("below a usize")
-    }
-
-    /// So many of these; all of them when [`TORTURE`] is set.
-    pub fn sample(&mut self, mut all: Vec<usize>, count: usize) -> Vec<usize> {
-        if std::env::var_os(TORTURE).is_some() {
-            return all;
-        }
-        let count = count.min(all.len());
-        (0..count).map(|_| all.swap_remove(self.below(all.len()))).collect()
-    }
 }
 
 /// Where the frames of the WAL end.

@@ -5,10 +5,10 @@
 use sha2::{Digest, Sha256};
 
 use crate::support::state::{DATABASE, WAL};
-use crate::support::{Daemon, State};
+use crate::support::{Chance, Daemon, State};
 use crate::tape::{
-    COUNT, Chance, MARKED, REFUSALS, assert_agreement, assert_all_stand, killed, numbered,
-    others_than, rebuild, stopped,
+    COUNT, MARKED, REFUSALS, assert_agreement, assert_all_stand, killed, numbered, others_than,
+    rebuild, stopped,
 };
 
 /// The lines of a tape, each with its line feed.

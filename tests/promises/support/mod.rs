@@ -9,6 +9,7 @@ use std::time::Duration;
 use tilld::system::clock;
 
 pub mod authority;
+pub mod chance;
 pub mod cipher;
 pub mod confirmation;
 pub mod daemon;
@@ -20,6 +21,7 @@ pub mod upstream;
 pub mod wan;
 
 pub use authority::authority;
+pub use chance::Chance;
 pub use confirmation::{Confirmation, wire_time, with_offset};
 pub use daemon::Daemon;
 pub use site::{Caller, Setup, Site};

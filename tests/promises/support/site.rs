@@ -40,6 +40,8 @@ pub struct Caller {
 
 pub struct Site {
     dir: TempDir,
+    /// What is run: the build under test, unless a test takes another.
+    pub program: PathBuf,
 }
 
 /// What `tilld verify` found.
@@ -87,7 +89,8 @@ impl Setup {
     }
 
     pub fn prepare(&self) -> Site {
-        let site = Site { dir: TempDir::new().expect("a temporary directory") };
+        let dir = TempDir::new().expect("a temporary directory");
+        let site = Site { dir, program: env!("CARGO_BIN_EXE_tilld").into() };
         site.configure(self);
         site
     }
@@ -189,7 +192,7 @@ impl Site {
         // Where the build lies, a stranger may not enter.
         let program = self.path().join("tilld");
         if !program.exists() {
-            fs::copy(env!("CARGO_BIN_EXE_tilld"), &program).expect("room for a copy");
+            fs::copy(&self.program, &program).expect("room for a copy");
             let everybody = fs::Permissions::from_mode(0o755);
             fs::set_permissions(self.path(), everybody).expect("a directory of ours");
         }
@@ -212,14 +215,14 @@ impl Site {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tilld"));
+        let mut command = Command::new(&self.program);
         command.args(arguments).arg("--config").arg(self.config()).stdin(Stdio::null());
         command
     }
 
     /// `tilld serve` behind the words of another command.
     pub fn wrapped(&self, mut wrapper: Command) -> Command {
-        wrapper.arg(env!("CARGO_BIN_EXE_tilld")).args(["serve", "--config"]).arg(self.config());
+        wrapper.arg(&self.program).args(["serve", "--config"]).arg(self.config());
         wrapper.stdin(Stdio::null());
         wrapper
     }
