@@ -10,8 +10,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
@@ -68,58 +68,22 @@ impl Store {
         disk_reserve: u64,
         backups: &Backups,
     ) -> Result<(Store, Writing), OpenError> {
-        let lock = lock::take(state_dir)?;
+        let (state_dir_kept, backups) = (state_dir.to_owned(), backups.clone());
+        let (sender, opened) = mpsc::sync_channel(1);
+        // Everything that touches the witnesses, from the first repair to the last sync, is done
+        // by one thread, which tools know by its name.
+        let work = move || match Writer::open(state_dir_kept, mode, disk_reserve, &backups) {
+            Ok(Opened { writer, store, commands, failed }) => {
+                let _ = sender.send(Ok((store, failed)));
+                writer.run(&commands);
+            }
+            Err(error) => drop(sender.send(Err(error))),
+        };
         let inaccessible = |error| OpenError::inaccessible(state_dir, error);
-        for aside in place::finish(state_dir).map_err(inaccessible)? {
-            log::warn!("an interrupted exchange of databases is finished: see {}", aside.display());
-        }
-        place::remove_unfinished(state_dir).map_err(inaccessible)?;
-        let health = Health::new(state_dir.to_owned(), disk_reserve);
-        if rebuild::is_lost(state_dir).map_err(inaccessible)? {
-            log::error!(
-                TILLD_EVENT = Event::Rebuilt;
-                "the database is gone: rebuilding it from the tape"
-            );
-            let rebuilt = rebuild::rebuild_locked(state_dir, mode, false)?;
-            log::warn!(
-                TILLD_EVENT = Event::Rebuilt;
-                "the database is rebuilt: {} collections", rebuilt.collections
-            );
-            let rows = usize::try_from(rebuilt.collections).unwrap_or(0);
-            health.count(Recovered { rows, ..Recovered::default() });
-        }
-        let mut back_up = |database: &Connection| {
-            backup::before_migration(database, state_dir, backups, disk_reserve)
-        };
-        let path = database_path(state_dir);
-        let mut connection = schema::open_for_writing(&path, mode, &mut back_up)?;
-        let (failed_sender, failed) = oneshot::channel();
-        let (store, commands) = Store::new(health);
-        let mut writer = Writer {
-            wal_pages: watch_wal(&mut connection)?,
-            connection,
-            state_dir: state_dir.to_owned(),
-            disk_reserve,
-            mode,
-            next_sequence: 0,
-            next_line: 0,
-            tape: None,
-            taped_sequence: 0,
-            checkpointed_pages: 0,
-            is_broken: false,
-            tried_at: clock::monotonic(),
-            could_write: true,
-            failed: Some(failed_sender),
-            bell: store.bell(),
-            health: store.health(),
-            _lock: lock,
-        };
-        writer.recover().map_err(|error| OpenError::of_agreement(state_dir, error))?;
-        writer.tell_health();
-        let thread = std::thread::Builder::new()
-            .name("writer".to_owned())
-            .spawn(move || writer.run(&commands))
-            .map_err(inaccessible)?;
+        let thread = thread::Builder::new().name("writer".to_owned()).spawn(work);
+        let thread = thread.map_err(inaccessible)?;
+        let ended = |_| OpenError::inaccessible(state_dir, "the writer ended while it opened");
+        let (store, failed) = opened.recv().map_err(ended)??;
         Ok((store, Writing { thread, failed }))
     }
 }
@@ -162,6 +126,14 @@ struct Writer {
     _lock: File,
 }
 
+/// A writer that may begin.
+struct Opened {
+    writer: Writer,
+    store: Store,
+    commands: Receiver<Command>,
+    failed: oneshot::Receiver<()>,
+}
+
 /// What a batch came to in the database, and what is to be told on the tape.
 struct Written {
     outcomes: Vec<Outcome>,
@@ -171,6 +143,64 @@ struct Written {
 }
 
 impl Writer {
+    fn open(
+        state_dir: PathBuf,
+        mode: Mode,
+        disk_reserve: u64,
+        backups: &Backups,
+    ) -> Result<Opened, OpenError> {
+        let lock = lock::take(&state_dir)?;
+        let inaccessible = |error| OpenError::inaccessible(&state_dir, error);
+        for aside in place::finish(&state_dir).map_err(inaccessible)? {
+            log::warn!("an interrupted exchange of databases is finished: see {}", aside.display());
+        }
+        place::remove_unfinished(&state_dir).map_err(inaccessible)?;
+        let health = Health::new(state_dir.clone(), disk_reserve);
+        if rebuild::is_lost(&state_dir).map_err(inaccessible)? {
+            log::error!(
+                TILLD_EVENT = Event::Rebuilt;
+                "the database is gone: rebuilding it from the tape"
+            );
+            let rebuilt = rebuild::rebuild_locked(&state_dir, mode, false)?;
+            log::warn!(
+                TILLD_EVENT = Event::Rebuilt;
+                "the database is rebuilt: {} collections", rebuilt.collections
+            );
+            let rows = usize::try_from(rebuilt.collections).unwrap_or(0);
+            health.count(Recovered { rows, ..Recovered::default() });
+        }
+        let mut back_up = |database: &Connection| {
+            backup::before_migration(database, &state_dir, backups, disk_reserve)
+        };
+        let path = database_path(&state_dir);
+        let mut connection = schema::open_for_writing(&path, mode, &mut back_up)?;
+        let (failed_sender, failed) = oneshot::channel();
+        let (store, commands) = Store::new(health);
+        let mut writer = Writer {
+            wal_pages: watch_wal(&mut connection)?,
+            connection,
+            state_dir,
+            disk_reserve,
+            mode,
+            next_sequence: 0,
+            next_line: 0,
+            tape: None,
+            taped_sequence: 0,
+            checkpointed_pages: 0,
+            is_broken: false,
+            tried_at: clock::monotonic(),
+            could_write: true,
+            failed: Some(failed_sender),
+            bell: store.bell(),
+            health: store.health(),
+            _lock: lock,
+        };
+        let recovered = writer.recover();
+        recovered.map_err(|error| OpenError::of_agreement(&writer.state_dir, error))?;
+        writer.tell_health();
+        Ok(Opened { writer, store, commands, failed })
+    }
+
     fn run(mut self, commands: &Receiver<Command>) {
         loop {
             match commands.recv_timeout(BEAT_INTERVAL) {
