@@ -116,9 +116,12 @@ fn persist_wal(connection: &Connection) -> rusqlite::Result<()> {
 
 /// Sets what durability stands on, and reads it back: SQLite ignores what it does not know.
 fn set_pragmas(connection: &Connection) -> Result<(), OpenError> {
+    // The change is committed when the statement ends, after its only row: who stops at the row
+    // does not hear of a failed sync, and reads "wal" of a database that is none.
+    let journal: String =
+        connection.query_one("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     connection.execute_batch(
-        "PRAGMA journal_mode = WAL;
-         PRAGMA synchronous = FULL;
+        "PRAGMA synchronous = FULL;
          PRAGMA foreign_keys = ON;
          PRAGMA trusted_schema = OFF;
          PRAGMA cell_size_check = ON;
@@ -126,7 +129,6 @@ fn set_pragmas(connection: &Connection) -> Result<(), OpenError> {
          -- The writer checkpoints by itself: SQLite's own automatic checkpoint swallows errors.
          PRAGMA wal_autocheckpoint = 0;",
     )?;
-    let journal: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
     let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
     if journal != "wal" || synchronous != 2 {
         let message = format!(

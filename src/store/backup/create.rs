@@ -353,7 +353,7 @@ fn wal_bytes(state_dir: &Path) -> u64 {
 /// A copy that is no WAL database any more can be read from a disk that nobody may write to.
 fn into_one_file(target: &Path) -> Result<(), OpenError> {
     let copy = Connection::open(target)?;
-    let mode: String = copy.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0))?;
+    let mode: String = copy.query_one("PRAGMA journal_mode = DELETE", [], |row| row.get(0))?;
     copy.close().map_err(|(_, error)| error)?;
     if mode == "delete" {
         return Ok(());
