@@ -165,7 +165,11 @@ impl Photographer {
             callers,
             lacking_names,
             condition: health.condition(),
-            disk: Disk { free_bytes: health.free_bytes(), reserve_bytes: health.disk_reserve() },
+            disk: Disk {
+                free_bytes: health.free_bytes(),
+                reserve_bytes: health.disk_reserve(),
+                wal_bytes: health.wal_bytes(),
+            },
             books,
             head_office,
             recovered: health.recovered(),

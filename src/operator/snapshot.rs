@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::amount::Centavos;
 use crate::domain::time::{AcceptedAt, BusinessDate};
 use crate::store::reader::Queue;
-use crate::store::{Condition, Recovered};
+use crate::store::{Condition, Recovered, WAL_BYTES_MAX};
 
 /// The version of a snapshot's shape; raised when a member changes its meaning.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -78,6 +78,8 @@ pub struct Disk {
     pub free_bytes: Option<u64>,
     /// What new collections leave free.
     pub reserve_bytes: u64,
+    /// How long the database's WAL is.
+    pub wal_bytes: u64,
 }
 
 /// What was counted in the books. That takes time when much waits, so it may be somewhat older than
@@ -344,6 +346,16 @@ fn warnings(snapshot: &Snapshot) -> Vec<Warning> {
     let mut warn = |what: String, remedy: &str| {
         warnings.push(Warning { what, remedy: remedy.to_owned() });
     };
+    if snapshot.disk.wal_bytes > WAL_BYTES_MAX {
+        let megabytes = snapshot.disk.wal_bytes / 1_000_000;
+        warn(
+            format!(
+                "another program keeps an old state of tilld.db open, so its WAL grows: it is \
+                 {megabytes} MB"
+            ),
+            "`fuser -v` on tilld.db tells which; close it, and the WAL is emptied",
+        );
+    }
     if snapshot.callers == 0 {
         warn(
             "unconfigured: no caller, so every request is answered -1001".to_owned(),
@@ -437,7 +449,7 @@ pub(super) mod tests {
             operator: Door { address: Some("127.0.0.1:9443".to_owned()), trouble: None },
             control: Door { address: Some("/run/tilld/tilld.sock".to_owned()), trouble: None },
             condition: Condition::Recording,
-            disk: Disk { free_bytes: Some(51_200_000_000), reserve_bytes: 64 << 20 },
+            disk: Disk { free_bytes: Some(51_200_000_000), reserve_bytes: 64 << 20, wal_bytes: 0 },
             books: Books {
                 counted_at: moment(150 * MIN),
                 count_trouble: None,
@@ -491,6 +503,7 @@ pub(super) mod tests {
         assert_eq!(first_warning(|calm| calm.recovered.rows = 2), None, "it is made good");
         for (expected, change) in [
             ("parked", (|s| s.books.parked.count = 1) as fn(&mut Snapshot)),
+            ("an old state", |s| s.disk.wal_bytes = WAL_BYTES_MAX + 1),
             ("less than disk_reserve", |s| s.condition = Condition::DiskLow),
             ("tape cannot be written", |s| s.condition = Condition::TapeUnwritable),
             ("not recovered", |s| s.condition = Condition::Recovering),

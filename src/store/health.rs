@@ -1,13 +1,18 @@
 //! Whether collections can be recorded, and what the start had to make good: told by the writer,
 //! read by whoever reports it, without asking the writer anything.
 
+use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use super::wal_path;
 use crate::system::limits;
 use crate::system::watchdog::Pulse;
+
+/// The WAL's length in bytes after it was emptied: what it had grown beyond that is given back.
+pub const WAL_BYTES_MAX: u64 = 64 << 20;
 
 /// Whether new collections can be recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +77,12 @@ impl Health {
     /// Bytes that are free on the disk of the state directory; `None` when it does not say.
     pub fn free_bytes(&self) -> Option<u64> {
         limits::free_bytes(&self.state_dir).ok()
+    }
+
+    /// How long the database's WAL is: longer than [`WAL_BYTES_MAX`] only while somebody reads an
+    /// old state, which keeps it from being emptied.
+    pub fn wal_bytes(&self) -> u64 {
+        fs::metadata(wal_path(&self.state_dir)).map_or(0, |wal| wal.len())
     }
 
     /// Bytes that new collections leave free there.

@@ -35,7 +35,7 @@ use agree::AgreeError;
 pub use collections::{Entry, Repeats, Variant};
 pub use commands::{Again, Bell, Receipt, Recorded, Store, Unavailable};
 pub use deliveries::{Delivery, KeptAttempt, Tried};
-pub use health::{Condition, Health, Recovered};
+pub use health::{Condition, Health, Recovered, WAL_BYTES_MAX};
 pub use refusals::{KeptRefusal, Refused};
 pub use relays::Branch;
 pub use schema::fits;
@@ -44,6 +44,11 @@ pub use writer::Writing;
 /// The database inside a state directory.
 pub fn database_path(state_dir: &Path) -> PathBuf {
     state_dir.join("tilld.db")
+}
+
+/// The database's WAL inside a state directory.
+fn wal_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("tilld.db-wal")
 }
 
 /// Makes what was created, renamed or removed in a directory durable.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use rustix::fs::Access;
 
-use super::{OpenError, OpenErrorKind, database_path};
+use super::{OpenError, OpenErrorKind, WAL_BYTES_MAX, database_path};
 use crate::domain::contract::Mode;
 use crate::system::entropy;
 
@@ -129,6 +129,7 @@ fn set_pragmas(connection: &Connection) -> Result<(), OpenError> {
          -- The writer checkpoints by itself: SQLite's own automatic checkpoint swallows errors.
          PRAGMA wal_autocheckpoint = 0;",
     )?;
+    connection.pragma_update(None, "journal_size_limit", WAL_BYTES_MAX)?;
     let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
     if journal != "wal" || synchronous != 2 {
         let message = format!(

@@ -21,11 +21,11 @@ use super::agree::{self, AgreeError, Kind, Missing, Report};
 use super::backup::{self, Backups};
 use super::collections;
 use super::commands::{Bell, Command, Store};
-use super::health::{Condition, Health, Recovered};
+use super::health::{Condition, Health, Recovered, WAL_BYTES_MAX};
 use super::relays::Held;
 use super::tape::{self, AppendError, Tape, Told};
 use super::transaction::{Batch, Outcome, Standing};
-use super::{OpenError, database_path, lock, place, rebuild, schema};
+use super::{OpenError, database_path, lock, place, rebuild, schema, wal_path};
 use crate::domain::contract::Mode;
 use crate::domain::decision::Sequence;
 use crate::domain::time::AcceptedAt;
@@ -209,7 +209,7 @@ impl Writer {
                     batch.extend(commands.try_iter().take(BATCH_COMMANDS_MAX - 1));
                     self.serve(batch);
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => self.give_back_wal(),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.keep_house();
@@ -372,6 +372,23 @@ impl Writer {
         }
     }
 
+    /// Empties a WAL that grew because somebody read an old state, once nobody does. While
+    /// collections come, SQLite does that by itself.
+    fn give_back_wal(&mut self) {
+        if self.is_broken || self.tape.is_none() || self.health.wal_bytes() <= WAL_BYTES_MAX {
+            return;
+        }
+        match self.empty_wal() {
+            Ok(Ok(())) => {
+                self.wal_pages.store(0, Ordering::Relaxed);
+                self.checkpointed_pages = 0;
+            }
+            Ok(Err(_)) => {}
+            Err(AgreeError::Database(error)) => self.fail(&error),
+            Err(error) => self.break_down(&error),
+        }
+    }
+
     /// Moves what is in the WAL into the database in this mode of SQLite's. When all of it is there
     /// and synced, marks how far the witnesses agree: the mark must never be on the disk before
     /// the rows that it vouches for.
@@ -500,7 +517,7 @@ impl Writer {
                  close it",
             )),
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
-                File::open(self.state_dir.join("tilld.db-wal"))?.sync_all()?;
+                File::open(wal_path(&self.state_dir))?.sync_all()?;
                 Ok(Err("the disk is full"))
             }
             Err(error) => Err(error.into()),

@@ -20,7 +20,7 @@ use super::{
 use crate::domain::provenance::Digest;
 use crate::domain::time::AcceptedAt;
 use crate::store::{
-    OpenError, OpenErrorKind, database_path, lock, place, schema, sync_directory, tape,
+    OpenError, OpenErrorKind, database_path, lock, place, schema, sync_directory, tape, wal_path,
 };
 use crate::system::clock;
 
@@ -347,7 +347,7 @@ impl Hold<'_> {
 }
 
 fn wal_bytes(state_dir: &Path) -> u64 {
-    fs::metadata(state_dir.join("tilld.db-wal")).map_or(0, |wal| wal.len())
+    fs::metadata(wal_path(state_dir)).map_or(0, |wal| wal.len())
 }
 
 /// A copy that is no WAL database any more can be read from a disk that nobody may write to.
