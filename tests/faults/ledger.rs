@@ -34,7 +34,7 @@ pub struct Ledger {
 /// What a ledger says.
 #[derive(Debug, Default)]
 pub struct Entries {
-    sent: BTreeSet<u32>,
+    pub sent: BTreeSet<u32>,
     /// Answered 1000 or -1015.
     pub told: BTreeSet<u32>,
     /// Answered otherwise, with the code.
@@ -49,11 +49,11 @@ pub fn numbered(number: u32) -> Confirmation {
     Confirmation::numbered(number).by_till().raw("amount", amount)
 }
 
-fn contract(number: u32) -> String {
+pub fn contract(number: u32) -> String {
     numbered(number).get("contractNumber")
 }
 
-fn centavos(number: u32) -> i64 {
+pub fn centavos(number: u32) -> i64 {
     100 + i64::from(number)
 }
 
@@ -65,9 +65,14 @@ fn is_recorded(code: &str) -> bool {
 impl Ledger {
     /// A new one in this directory.
     pub fn begin(directory: &Path) -> Ledger {
+        Self::begin_at(directory, 1)
+    }
+
+    /// The same with `first` as the number of the first confirmation.
+    pub fn begin_at(directory: &Path, first: u32) -> Ledger {
         let path = directory.join("ledger");
         let file = OpenOptions::new().append(true).create_new(true).open(&path).expect("a ledger");
-        Ledger { path, file, next: AtomicU32::new(1), owed: Mutex::default() }
+        Ledger { path, file, next: AtomicU32::new(first), owed: Mutex::default() }
     }
 
     /// So many clients, each on a connection of its own, send what is owed, then new ones, until
@@ -104,7 +109,7 @@ impl Ledger {
     /// Sends one; what is not recorded then is owed. `None` when the connection broke.
     fn send_next(&self, till: &mut Till, told: &Sender<String>) -> Option<()> {
         let owed = self.owed.lock().unwrap().pop();
-        let number = owed.unwrap_or_else(|| self.next.fetch_add(1, Ordering::Relaxed));
+        let number = owed.unwrap_or_else(|| self.next());
         let times = if number.is_multiple_of(TWICE_EVERY) { 2 } else { 1 };
         for _ in 0..times {
             let code = self.send(till, number);
@@ -114,6 +119,11 @@ impl Ledger {
             let _ = told.send(code?);
         }
         Some(())
+    }
+
+    /// The number of a confirmation that has not been sent yet.
+    pub fn next(&self) -> u32 {
+        self.next.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Sends this one once. `None` when there was no answer.

@@ -18,3 +18,18 @@ mod rounds;
 
 #[cfg(test)]
 mod kills;
+
+#[cfg(test)]
+mod calls;
+
+#[cfg(test)]
+mod every_call;
+
+#[cfg(test)]
+mod disk;
+
+#[cfg(test)]
+mod full_disk;
+
+#[cfg(test)]
+mod bad_days;

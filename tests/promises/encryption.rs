@@ -197,3 +197,11 @@ fn every_wrong_encryption_is_answered_with_the_same_bytes_as_a_wrong_key() {
     assert!(site.all().is_empty() && site.refusals().is_empty());
     assert_eq!(opened(&post(&daemon, &good), SKYPAY_PASSWORD).0, "1000");
 }
+
+#[test]
+fn the_tests_cipher_agrees_with_javas() {
+    // From the vectors that Java's platform crypto made.
+    let body = "5KBS8aVXxL0Fvfhiqa6U+wXjdy1SX35SIYh0QqaQpW4=";
+    assert_eq!(encrypt("k3yForTests-01", "0123456789abcdef"), body);
+    assert_eq!(decrypt("k3yForTests-01", body).as_deref(), Some("0123456789abcdef"));
+}

@@ -43,9 +43,6 @@ mod hostile_clients;
 mod durability;
 
 #[cfg(test)]
-mod failing_disk;
-
-#[cfg(test)]
 mod foreign_clients;
 
 #[cfg(test)]

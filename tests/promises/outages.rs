@@ -10,6 +10,7 @@ use rcgen::{CertificateParams, Issuer, KeyPair, date_time_ymd};
 use rustix::net::{self, AddressFamily, SocketType};
 use rustix::process::getpid;
 
+use crate::support::clock::Clock;
 use crate::support::fleet::{Branch, MANILA, Office, Way, assert_same_books, number, office_setup};
 use crate::support::wan::{Line, Wan};
 use crate::support::{Daemon, Setup, Site, authority};
@@ -219,18 +220,6 @@ fn a_line_that_ends_in_any_part_of_handshake_or_reply_loses_and_doubles_nothing(
     }
 }
 
-/// A clock that may be set while a daemon runs.
-fn faked_clock(site: &Site, offset: &str) -> Command {
-    let output = Command::new("faketime").args(["-f", "+0", "printenv", "LD_PRELOAD"]).output();
-    let library = String::from_utf8(output.expect("faketime can be run").stdout).expect("UTF-8");
-    let clock = site.path().join("clock");
-    fs::write(&clock, offset).unwrap();
-    let mut command = Command::new("env");
-    command.env("LD_PRELOAD", library.trim()).env("FAKETIME_TIMESTAMP_FILE", clock);
-    command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-    command
-}
-
 #[test]
 fn a_wall_clock_that_jumps_ten_years_either_way_strands_nothing() {
     let office = Office::open();
@@ -241,11 +230,12 @@ fn a_wall_clock_that_jumps_ten_years_either_way_strands_nothing() {
         wan.set(Line::Cut);
         let way = Way::to(wan.address(), office.site.certificate());
         let mut branch = Branch::with(MANILA, &Setup::live(), &way);
-        let clock = faked_clock(&branch.site, before);
-        branch.start_by(clock);
+        let clock = Clock::of(&branch.site);
+        clock.set(before);
+        branch.start_by(clock.wrapper());
         branch.collect(5);
         wan.await_calls(0, 1);
-        fs::write(branch.site.path().join("clock"), after).unwrap();
+        clock.set(after);
         branch.collect(5);
         wan.await_calls(wan.calls(), 1);
         wan.set(Line::Up);

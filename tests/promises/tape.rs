@@ -11,6 +11,7 @@ use std::thread;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
+use crate::support::clock::Clock;
 use crate::support::state::{DATABASE, SHM, WAL};
 use crate::support::{Chance, Confirmation, Daemon, JSON, PATH, Setup, Site, State, eventually};
 
@@ -338,27 +339,15 @@ fn a_row_that_its_index_does_not_find_is_named() {
     recover_with_rebuild(&state, "not found");
 }
 
-/// Where Debian keeps the library that gives a program another clock.
-fn faketime_library() -> String {
-    let output = Command::new("faketime").args(["-f", "+0", "printenv", "LD_PRELOAD"]).output();
-    let output = output.expect("faketime can be run");
-    String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
-}
-
 #[test]
 fn a_clock_that_is_set_back_by_a_year_begins_a_new_file_and_breaks_nothing() {
     let site = killed().site();
-    let clock = site.path().join("clock");
-    let set = |offset: &str| fs::write(&clock, offset).unwrap();
-    set("+0");
-    let mut command = site.command(&["serve"]);
-    command.env("LD_PRELOAD", faketime_library()).env("FAKETIME_TIMESTAMP_FILE", &clock);
-    command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-    let mut daemon = Daemon::start_by(&site, command);
+    let clock = Clock::of(&site);
+    let mut daemon = Daemon::start_by(&site, site.wrapped(clock.wrapper()));
     assert_eq!(daemon.code(&numbered(COUNT + 1)), "1000");
-    set("-365d");
+    clock.set("-365d");
     assert_eq!(daemon.code(&numbered(COUNT + 2)), "1000");
-    set("+0");
+    clock.set("+0");
     assert_eq!(daemon.code(&numbered(COUNT + 3)), "1000");
     daemon.kill();
     let files = State::of(&site).tape_files();

@@ -93,7 +93,12 @@ impl Daemon {
 
     /// Starts one that may refuse to come up: then its exit code and what it wrote.
     pub fn try_start(site: &Site) -> Result<Daemon, (Option<i32>, String)> {
-        let mut child = spawn(site.command(&["serve"]));
+        Self::try_start_by(site, site.command(&["serve"]))
+    }
+
+    /// The same by a command of the test's own.
+    pub fn try_start_by(site: &Site, command: Command) -> Result<Daemon, (Option<i32>, String)> {
+        let mut child = spawn(command);
         let (log, ready) = Log::read(&mut child, true);
         match ready.recv_timeout(PATIENCE) {
             Ok(address) => {

@@ -6,11 +6,12 @@ use std::os::unix::net::UnixDatagram;
 use std::thread;
 use std::time::Duration;
 
-use tilld::system::clock;
+use tilld::system::clock::monotonic;
 
 pub mod authority;
 pub mod chance;
 pub mod cipher;
+pub mod clock;
 pub mod confirmation;
 pub mod daemon;
 pub mod fleet;
@@ -45,9 +46,9 @@ pub fn received(socket: &UnixDatagram, bytes: &mut [u8]) -> io::Result<usize> {
 
 /// Asks until it is so.
 pub fn eventually(mut is_so: impl FnMut() -> bool) {
-    let deadline = clock::monotonic() + PATIENCE;
+    let deadline = monotonic() + PATIENCE;
     while !is_so() {
-        assert!(clock::monotonic() < deadline, "it is not so after {PATIENCE:?}");
+        assert!(monotonic() < deadline, "it is not so after {PATIENCE:?}");
         thread::sleep(Duration::from_millis(5));
     }
 }

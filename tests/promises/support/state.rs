@@ -34,13 +34,21 @@ impl State {
     /// A new live site with this state.
     pub fn site(&self) -> Site {
         let site = Setup::live().prepare();
+        self.put(&site);
+        site
+    }
+
+    /// Puts this in the place of a site's state.
+    pub fn put(&self, site: &Site) {
+        if site.state_dir().exists() {
+            fs::remove_dir_all(site.state_dir()).expect("a directory of ours");
+        }
         for (name, file) in &self.0 {
             let path = site.state_dir().join(name);
             fs::create_dir_all(path.parent().expect("a directory")).expect("a made directory");
             fs::write(&path, &file.bytes).expect("a written file");
             fs::set_permissions(&path, Permissions::from_mode(file.mode)).expect("its rights");
         }
-        site
     }
 
     /// A file to be damaged.

@@ -1,0 +1,191 @@
+//! What else happens in a back room: the clock jumps, the disk hangs, files cannot be opened any
+//! more, and somebody leaves a program open that reads the database.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use tilld::system::clock::monotonic;
+
+use crate::ledger::Ledger;
+use crate::support::clock::Clock;
+use crate::support::fleet::{Branch, MANILA, Office, assert_same_books};
+use crate::support::state::{DATABASE, WAL};
+use crate::support::{Daemon, Setup, Site, eventually, received};
+
+const CLIENTS: usize = 16;
+
+/// What the unit says (`WatchdogSec`).
+const WATCHDOG: Duration = Duration::from_secs(90);
+
+/// How long the disk hangs.
+const STALL: Duration = Duration::from_secs(30);
+
+/// What a daemon may use that nobody has to wait for, in KiB. A build with checks takes more.
+const MEMORY_KIB_MAX: u64 = 64 * 1024;
+
+const WAL_BYTES_MAX: u64 = 64 << 20;
+
+/// Sends until so many were answered 1000.
+fn collect(ledger: &Ledger, daemon: &Daemon, count: usize) {
+    ledger.clients(CLIENTS, daemon.address(), daemon.tls(), |told| {
+        let seen = told.iter().filter(|code| code == "1000").take(count).count();
+        assert_eq!(seen, count, "the daemon went away");
+    });
+}
+
+fn assert_kept(ledger: &Ledger, site: &Site) {
+    let wrong = ledger.wrong_in_books(site);
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn clocks_that_jump_ten_years_either_way_under_load_lose_and_double_nothing() {
+    let office = Office::open();
+    let mut branch = Branch::of(&office, MANILA);
+    let ledger = Ledger::begin(branch.site.path());
+    let clock = Clock::of(&branch.site);
+    for life in ["+0", "-3652d", "+3652d"] {
+        clock.set(life);
+        branch.start_by(clock.wrapper());
+        for jump in ["+3652d", "-3652d", "+0", "+7304d", life] {
+            ledger.clients(CLIENTS, branch.daemon().address(), branch.daemon().tls(), |told| {
+                assert_eq!(told.iter().take(200).count(), 200, "the daemon went away");
+                clock.set(jump);
+                assert_eq!(told.iter().take(200).count(), 200, "{life}, {jump}");
+            });
+        }
+        branch.kill();
+    }
+    branch.start();
+    assert_kept(&ledger, &branch.site);
+    let wrong = ledger.wrong_when_repeated(branch.daemon());
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_same_books(&office.site, &[&branch]);
+    branch.stop();
+}
+
+/// Bytes that a process has used at most, in KiB.
+fn peak_memory_kib(daemon: &Daemon) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("a status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+#[test]
+fn a_disk_that_hangs_for_30_seconds_costs_neither_the_process_nor_memory_nor_a_confirmation() {
+    let site = Setup::live().prepare();
+    site.start().stop();
+    let path = site.path().join("notify");
+    let systemd = UnixDatagram::bind(&path).unwrap();
+    systemd.set_read_timeout(Some(WATCHDOG)).unwrap();
+    let mut strace = Command::new("strace");
+    strace.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string());
+    let delay = format!("inject=fdatasync:delay_enter={}:when=20", STALL.as_micros());
+    // The tracer steps aside (-D): the child is the daemon itself.
+    strace.args(["-D", "-f", "-qq", "-e", "trace=fdatasync", "-e", &delay, "-o", "/dev/null"]);
+    let daemon = Daemon::start_by(&site, site.wrapped(strace));
+    let ledger = Ledger::begin(site.path());
+    let since = monotonic();
+    collect(&ledger, &daemon, 2000);
+    assert!(since.elapsed() >= STALL, "the disk never hung");
+    let memory = peak_memory_kib(&daemon);
+    assert!(memory <= MEMORY_KIB_MAX, "{memory} KiB");
+    let mut pings = 0;
+    systemd.set_nonblocking(true).unwrap();
+    let mut bytes = [0; 4096];
+    while let Ok(length) = received(&systemd, &mut bytes) {
+        pings += usize::from(String::from_utf8_lossy(&bytes[..length]).contains("WATCHDOG=1"));
+    }
+    // It looks every 15 s, and two thirds of the watchdog's time may pass between two pings.
+    assert!(pings > 0, "systemd would have killed it");
+    assert_kept(&ledger, &site);
+    assert!(ledger.entries().refused.is_empty());
+    daemon.stop();
+}
+
+/// Limits how many files the daemon may have open.
+fn limit_descriptors(daemon: &Daemon, count: Option<u64>) {
+    let pid = i32::try_from(daemon.pid()).ok().and_then(Pid::from_raw);
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit { current: count.or(maximum), maximum };
+    prlimit(pid, Resource::Nofile, limit).expect("a limit");
+}
+
+#[test]
+fn without_a_free_file_descriptor_those_who_are_connected_go_on_and_when_one_is_free_all_do() {
+    let office = Office::open();
+    let branch = Branch::of(&office, MANILA).started();
+    let ledger = Ledger::begin(branch.site.path());
+    let daemon = branch.daemon();
+    collect(&ledger, daemon, 200);
+    branch.await_empty_outbox();
+    for _ in 0..3 {
+        let (sender, waited) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            ledger.clients(CLIENTS, daemon.address(), daemon.tls(), |told| {
+                assert_eq!(told.iter().take(CLIENTS).count(), CLIENTS);
+                limit_descriptors(daemon, Some(0));
+                // Somebody who comes now must wait, and those who are there do not.
+                scope.spawn(|| sender.send(daemon.code(&crate::ledger::numbered(ledger.next()))));
+                let seen = told.iter().take(1000).filter(|code| code == "1000").count();
+                assert!(seen > 500, "only {seen} of 1000 were recorded");
+                limit_descriptors(daemon, None);
+            });
+            assert!(waited.recv().is_ok_and(|code| code == "1000"));
+        });
+    }
+    let status = branch.site.tilld(&["sync", "wait", "--timeout", "60 s"]);
+    assert!(status.status.success(), "{status:?}");
+    assert_same_books(&office.site, &[&branch]);
+}
+
+fn wal_bytes(site: &Site) -> u64 {
+    fs::metadata(site.state_dir().join(WAL)).expect("a WAL").len()
+}
+
+/// Sends for a day of the branch's clock, and looks at the WAL each hour. Gives its length in bytes
+/// at most.
+fn simulate_a_day(site: &Site, daemon: &Daemon, clock: &Clock, ledger: &Ledger) -> u64 {
+    let hours = (0..24).map(|hour| {
+        clock.set(&format!("+{hour}h"));
+        collect(ledger, daemon, 500);
+        wal_bytes(site)
+    });
+    hours.max().expect("a day has hours")
+}
+
+#[test]
+fn a_leaked_reader_does_not_make_the_wal_grow_beyond_64_mib_in_a_day() {
+    let site = Setup::live().prepare();
+    let clock = Clock::of(&site);
+    let daemon = Daemon::start_by(&site, site.wrapped(clock.wrapper()));
+    let ledger = Ledger::begin(site.path());
+    collect(&ledger, &daemon, 2000);
+    // As `tilld list | less` that somebody left open in the evening: nobody takes its lines.
+    let mut list = site.command(&["list", "--limit", "1000000", "--output", "json"]);
+    let mut leaked = list.stdout(Stdio::piped()).spawn().expect("tilld can be run");
+    let peak = simulate_a_day(&site, &daemon, &clock, &ledger);
+    leaked.kill().unwrap();
+    leaked.wait().unwrap();
+    assert!(peak <= WAL_BYTES_MAX, "{peak} bytes");
+
+    // Another program that does it wrong is named, and when it is gone all is well by itself.
+    let other = Connection::open(site.state_dir().join(DATABASE)).unwrap();
+    other.execute_batch("BEGIN").unwrap();
+    other.query_row("SELECT count(*) FROM collection", [], |_| Ok(())).unwrap();
+    let grown = simulate_a_day(&site, &daemon, &clock, &ledger);
+    println!("WAL: {peak} bytes with a reader of our own, {grown} with another");
+    assert!(grown > WAL_BYTES_MAX, "{grown} bytes: this day is too quiet to show anything");
+    let status = || String::from_utf8(site.tilld(&["status"]).stdout).unwrap();
+    eventually(|| status().contains("another program keeps an old state of tilld.db open"));
+    other.execute_batch("COMMIT").unwrap();
+    eventually(|| wal_bytes(&site) <= WAL_BYTES_MAX);
+    eventually(|| !status().contains("another program"));
+    drop(other);
+    assert_kept(&ledger, &site);
+    daemon.stop();
+}

@@ -1,0 +1,231 @@
+//! SIGKILL, EIO and ENOSPC at every single call by which the writer changes the disk between the
+//! birth of its database and a clean stop, each followed by a restart.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::calls::{self, Call, Fault};
+use crate::ledger::{Ledger, centavos, contract, numbered};
+use crate::rounds::Rounds;
+use crate::support::clock::Clock;
+use crate::support::fleet::{Branch, MANILA, Office, number};
+use crate::support::{Chance, Daemon, JSON, PATH, Site, State, Till};
+
+const FAULTS: [Fault; 3] = [Fault::Kill, Fault::Error("EIO"), Fault::Error("ENOSPC")];
+
+/// Numbers of confirmations that belong to one case.
+const NUMBERS: u32 = 100;
+
+/// So long may a daemon take that is to end.
+const END_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// What `tilld sync wait` exits with when it gives up.
+const TIMED_OUT: i32 = 75;
+
+/// Cases side by side: each waits for disks and processes most of the time.
+const WORKERS: usize = 2;
+
+/// One second crash is tried for so many first ones, unless there is time for all.
+const SECOND_CRASHES: usize = 8;
+
+/// One site with one fault, and who sends to it.
+struct Case<'a> {
+    office: &'a Office,
+    branch: Branch,
+    clock: Clock,
+    ledger: Ledger,
+    wrong: Vec<String>,
+}
+
+impl Case<'_> {
+    fn new(office: &Office, number: usize) -> Case<'_> {
+        let branch = Branch::of(office, MANILA);
+        let clock = Clock::of(&branch.site);
+        let first = u32::try_from(number).expect("few cases") * NUMBERS + 1;
+        let ledger = Ledger::begin_at(branch.site.path(), first);
+        Case { office, branch, clock, ledger, wrong: Vec::new() }
+    }
+
+    fn site(&self) -> &Site {
+        &self.branch.site
+    }
+
+    /// The whole script, or as much of it as the daemon lives through. After a failed sync it must
+    /// not promise anything any more.
+    fn live(&mut self, command: std::process::Command, is_sync: bool) {
+        let Ok(mut daemon) = Daemon::try_start_by(self.site(), command) else { return };
+        if self.script(&daemon, is_sync).is_some() {
+            daemon.sigterm();
+        }
+        daemon.wait(END_TIME_MAX);
+    }
+
+    /// `None` when the daemon ended before.
+    fn script(&mut self, daemon: &Daemon, is_sync: bool) -> Option<()> {
+        let mut till = Till::connect(daemon.address(), daemon.tls()).ok()?;
+        for _ in 0..2 {
+            self.confirm(&mut till, is_sync)?;
+        }
+        self.clock.set("+1d");
+        let last = self.confirm(&mut till, is_sync)?;
+        let _ = self.site().tilld(&["reload"]);
+        let _ = self.site().tilld(&["backup", "create"]);
+        let refused = numbered(last + NUMBERS / 2).with("amount", "none");
+        till.try_post(PATH, JSON, &[], refused.text().as_bytes()).ok()?;
+        self.send(&mut till, last, is_sync)?;
+        self.confirm(&mut till, is_sync)?;
+        Some(())
+    }
+
+    /// A new one, which reaches head office if it was recorded.
+    fn confirm(&mut self, till: &mut Till, is_sync: bool) -> Option<u32> {
+        let number = self.ledger.next();
+        self.send(till, number, is_sync)?;
+        self.await_delivery()?;
+        Some(number)
+    }
+
+    fn send(&mut self, till: &mut Till, number: u32, is_sync: bool) -> Option<()> {
+        let has_failed = is_sync && calls::is_injected(self.site());
+        let code = self.ledger.send(till, number)?;
+        if has_failed && code != "-1009" {
+            self.wrong.push(format!("{number} was answered {code} after a failed sync"));
+        }
+        Some(())
+    }
+
+    /// Waits until everything is sent. `None` when the daemon ended meanwhile.
+    fn await_delivery(&mut self) -> Option<()> {
+        let waited = self.site().tilld(&["sync", "wait", "--timeout", "20 s"]);
+        if waited.status.code() == Some(TIMED_OUT) {
+            self.wrong.push("something is never sent".to_owned());
+        }
+        waited.status.success().then_some(())
+    }
+
+    /// Starts without a fault and holds everything to everybody's ledger.
+    fn recover(&mut self) {
+        let daemon = match Daemon::try_start(self.site()) {
+            Ok(daemon) => daemon,
+            Err((code, said)) => {
+                self.wrong.push(format!("it does not start: {code:?} {said}"));
+                return;
+            }
+        };
+        let mut till = daemon.till();
+        self.wrong.extend(self.ledger.wrong_in_books(self.site()));
+        self.wrong.extend(self.ledger.wrong_when_repeated(&daemon));
+        // Who had no answer asks again; and life goes on.
+        let new = self.ledger.next();
+        for number in self.ledger.entries().sent.into_iter().chain([new]) {
+            let code = self.ledger.send(&mut till, number);
+            if !matches!(code.as_deref(), Some("1000" | "-1015")) {
+                self.wrong.push(format!("{number} is answered {code:?} after the restart"));
+            }
+        }
+        if self.await_delivery().is_none() {
+            self.wrong.push("it ends again after the restart".to_owned());
+        }
+        self.wrong.extend(self.ledger.wrong_in_books(self.site()));
+        self.wrong.extend(self.wrong_at_head_office());
+        drop(till);
+        daemon.stop();
+        let verified = self.site().verify();
+        if verified.code != Some(0) {
+            self.wrong.push(format!("{verified:?}"));
+        }
+    }
+
+    /// Everything that was told is at head office once.
+    fn wrong_at_head_office(&self) -> Vec<String> {
+        let told = self.ledger.entries().told.into_iter();
+        let counts = told.map(|told| {
+            let (contract, centavos) = (contract(told), centavos(told));
+            let sql = format!(
+                "SELECT count(*) FROM collection
+                 WHERE contract = '{contract}' AND amount = {centavos}"
+            );
+            (contract, number(&self.office.site, &sql))
+        });
+        let others = counts.filter(|(_, count)| *count != 1);
+        others
+            .map(|(contract, count)| format!("head office has {contract} {count} times"))
+            .collect()
+    }
+
+    /// Another crash at a call of the recovery from the one before: at one that chance picks, or
+    /// at each.
+    fn crash_again(&mut self, chance: &mut Chance) {
+        let crashed = State::of(self.site());
+        self.recovery(calls::recorded(self.site(), &self.clock));
+        let all = calls::calls_of(self.site());
+        let picked = chance.sample((0..all.len()).collect(), 1);
+        for call in picked {
+            crashed.put(self.site());
+            let command = calls::with_fault(self.site(), &self.clock, &all[call], Fault::Kill);
+            self.recovery(command);
+        }
+    }
+
+    /// A start and a stop.
+    fn recovery(&self, command: std::process::Command) {
+        if let Ok(mut daemon) = Daemon::try_start_by(self.site(), command) {
+            daemon.sigterm();
+            daemon.wait(END_TIME_MAX);
+        }
+    }
+}
+
+/// The calls that the writer makes when nothing goes wrong.
+fn all_calls(office: &Office) -> Vec<Call> {
+    let mut case = Case::new(office, 0);
+    let command = calls::recorded(case.site(), &case.clock);
+    case.live(command, false);
+    let calls = calls::calls_of(case.site());
+    case.recover();
+    assert!(case.wrong.is_empty(), "{:#?}", case.wrong);
+    calls
+}
+
+#[test]
+fn a_fault_at_every_call_of_the_writer_loses_and_doubles_nothing() {
+    let calls = all_calls(&Office::open());
+    let all = calls.iter().flat_map(|call| FAULTS.map(|fault| (call, fault)));
+    let cases: Vec<(&Call, Fault)> = Chance::new().sample(all.collect(), usize::MAX);
+    let wrong = Mutex::new(Vec::new());
+    let (next, not_reached) =
+        (Mutex::new(Rounds::of("faults at calls", cases.len(), cases.len())), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                let (office, mut chance) = (Office::open(), Chance::new());
+                loop {
+                    let Some(round) = next.lock().unwrap().next() else { return };
+                    let (call, fault) = cases[round];
+                    let mut case = Case::new(&office, 1 + round);
+                    let command = calls::with_fault(case.site(), &case.clock, call, fault);
+                    case.live(command, call.is_sync() && fault != Fault::Kill);
+                    if !calls::was_reached(case.site()) {
+                        not_reached.fetch_add(1, Ordering::Relaxed);
+                    }
+                    if fault == Fault::Kill && chance.below(SECOND_CRASHES) == 0 {
+                        case.crash_again(&mut chance);
+                    }
+                    case.recover();
+                    if !case.wrong.is_empty() {
+                        let wrongs = (call.clone(), fault, case.wrong);
+                        println!("{wrongs:#?}");
+                        wrong.lock().unwrap().push(wrongs);
+                    }
+                }
+            });
+        }
+    });
+    let not_reached = not_reached.into_inner();
+    println!("{} calls; {not_reached} faults not reached", calls.len());
+    let wrong = wrong.into_inner().unwrap();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(not_reached * 20 < cases.len(), "{not_reached} faults were not reached");
+}
