@@ -1,6 +1,8 @@
 //! What can be typed after `tilld`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -63,6 +65,12 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t)]
         output: Output,
     },
+    /// Tell what was taken on business dates: today, unless others are named
+    Takings(TakingsArgs),
+    /// Print collections for other programs, oldest first
+    Export(ExportArgs),
+    /// Compare a day with a report of SkyPay's or of head office's
+    Reconcile(ReconcileArgs),
     /// Tell all that is known of a collection
     Show {
         /// A contract number, a receipt number or a sequence number
@@ -248,6 +256,118 @@ pub struct ListArgs {
     /// How to print it
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
+}
+
+/// Which takings, and how they are told.
+#[derive(Args, Debug)]
+pub struct TakingsArgs {
+    /// On this business date, as yyyy-MM-dd
+    #[arg(long, value_parser = BusinessDate::parse, conflicts_with_all = ["from", "to"])]
+    pub day: Option<BusinessDate>,
+    /// From this business date on
+    #[arg(long, value_parser = BusinessDate::parse)]
+    pub from: Option<BusinessDate>,
+    /// Up to this business date
+    #[arg(long, value_parser = BusinessDate::parse)]
+    pub to: Option<BusinessDate>,
+    /// What they are counted by
+    #[arg(long, value_enum, default_value_t)]
+    pub by: By,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// What takings are counted by.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum By {
+    /// The channel
+    #[default]
+    Channel,
+    /// The hour at which the cash was taken
+    Hour,
+    /// The caller
+    Caller,
+    /// The branch that relayed them
+    Branch,
+    /// The business date
+    Day,
+}
+
+/// What to export.
+#[derive(Args, Debug)]
+pub struct ExportArgs {
+    /// From this business date on, as yyyy-MM-dd
+    #[arg(long, value_parser = BusinessDate::parse)]
+    pub from: Option<BusinessDate>,
+    /// Up to this business date
+    #[arg(long, value_parser = BusinessDate::parse)]
+    pub to: Option<BusinessDate>,
+    /// Go on behind this sequence number, the last that an earlier export printed
+    #[arg(long, value_name = "SEQUENCE", default_value_t = 0)]
+    pub after: i64,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    pub output: ExportOutput,
+}
+
+/// How an export is printed: in forms that can be gone on with.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum ExportOutput {
+    /// Safe to open in a spreadsheet; with a header line unless it goes on behind another
+    #[default]
+    Csv,
+    /// One JSON object a line
+    Jsonl,
+}
+
+/// What to compare with what.
+#[derive(Args, Debug)]
+pub struct ReconcileArgs {
+    /// The report, as CSV with a header line
+    pub file: PathBuf,
+    /// Which column is what, such as "contract=Contract No,receipt=Receipt,amount=Amount";
+    /// without a receipt, contracts are compared
+    #[arg(long, value_name = "COLUMNS")]
+    pub map: ColumnMap,
+    /// The business date that the report is of, as yyyy-MM-dd
+    #[arg(long, value_parser = BusinessDate::parse)]
+    pub day: BusinessDate,
+    /// How to print it; the table leaves out what matches
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// Which column of a report is what.
+#[derive(Clone, Debug)]
+pub struct ColumnMap {
+    /// Contract numbers.
+    pub contract: String,
+    /// Receipt numbers, if it has them.
+    pub receipt: Option<String>,
+    /// Pesos.
+    pub amount: String,
+}
+
+impl FromStr for ColumnMap {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ColumnMap, String> {
+        let mut columns = BTreeMap::new();
+        for pair in text.split(',') {
+            let (what, column) = pair.split_once('=').ok_or(format!("no = in {pair:?}"))?;
+            if !["contract", "receipt", "amount"].contains(&what.trim()) {
+                return Err(format!("{what:?} is none of contract, receipt and amount"));
+            }
+            columns.insert(what.trim(), column.trim().to_owned());
+        }
+        let missing = |what| format!("which column is the {what}?");
+        Ok(ColumnMap {
+            contract: columns.remove("contract").ok_or_else(|| missing("contract"))?,
+            receipt: columns.remove("receipt"),
+            amount: columns.remove("amount").ok_or_else(|| missing("amount"))?,
+        })
+    }
 }
 
 /// How a command prints its data.

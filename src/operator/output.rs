@@ -51,7 +51,7 @@ enum Form<'a> {
     Table { table: Box<Table>, columns: &'a [Column] },
     Json { name: &'a str },
     Jsonl,
-    Csv,
+    Csv { has_heading: bool },
 }
 
 impl<'a, W: Write> Printer<'a, W> {
@@ -61,9 +61,17 @@ impl<'a, W: Write> Printer<'a, W> {
             Output::Table => Form::Table { table: Box::new(empty_table(columns)), columns },
             Output::Json => Form::Json { name },
             Output::Jsonl => Form::Jsonl,
-            Output::Csv => Form::Csv,
+            Output::Csv => Form::Csv { has_heading: true },
         };
         Printer { out, form, count: 0 }
+    }
+
+    /// A printer whose rows go on behind others: a CSV without its heading.
+    pub fn continued(mut self) -> Printer<'a, W> {
+        if let Form::Csv { has_heading } = &mut self.form {
+            *has_heading = false;
+        }
+        self
     }
 
     /// Prints one row.
@@ -81,8 +89,8 @@ impl<'a, W: Write> Printer<'a, W> {
             }
             Form::Json { .. } => write!(self.out, ",\n{}", Value::from(row.clone())),
             Form::Jsonl => writeln!(self.out, "{}", Value::from(row.clone())),
-            Form::Csv => {
-                if is_first {
+            Form::Csv { has_heading } => {
+                if is_first && *has_heading {
                     self.csv_line(row.keys())?;
                 }
                 self.csv_line(row.values().map(|value| harmless(plain(value))))
@@ -101,8 +109,8 @@ impl<'a, W: Write> Printer<'a, W> {
             }
             Form::Json { name } if self.count == 0 => writeln!(self.out, "{}]}}", opening(name))?,
             Form::Json { .. } => writeln!(self.out, "\n]}}")?,
-            Form::Csv if self.count == 0 => self.csv_line(members)?,
-            Form::Table { .. } | Form::Jsonl | Form::Csv => {}
+            Form::Csv { has_heading: true } if self.count == 0 => self.csv_line(members)?,
+            Form::Table { .. } | Form::Jsonl | Form::Csv { .. } => {}
         }
         self.out.flush()?;
         Ok(self.count)

@@ -24,6 +24,7 @@ pub mod backup;
 pub mod outgoing;
 pub mod reader;
 pub mod rebuild;
+pub mod takings;
 pub mod undelivered;
 pub mod verify;
 pub mod writer;

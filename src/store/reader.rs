@@ -1,18 +1,20 @@
 //! Reading the books: read-only connections, pages by key, never one long transaction, because an
 //! open reader keeps the WAL from being reset.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use rusqlite::types::ToSql;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Params};
 
 use super::collections::{self, Entry, EntryRow, Repeats, Variant};
 use super::columns::{parsed, text};
 use super::deliveries::{self, Delivery, KeptAttempt};
 use super::refusals::{self, KeptRefusal};
 use super::relays::{self, Branch};
+use super::takings::{self, Days, Measure, Takings};
 use super::{OpenError, outbox, schema};
-use crate::domain::amount::Centavos;
+use crate::domain::amount::{Amount, Centavos};
 use crate::domain::collection::UserName;
 use crate::domain::decision::Sequence;
 use crate::domain::flags::Flag;
@@ -61,6 +63,19 @@ pub struct Listed {
     pub repeats: Option<Repeats>,
     /// How it stands with head office.
     pub standing: HeadOffice,
+}
+
+/// What tells a collection from others, and what it is worth.
+#[derive(Clone, Debug)]
+pub struct Identified {
+    /// For this contract.
+    pub contract: String,
+    /// Under this receipt.
+    pub receipt: String,
+    /// So much.
+    pub amount: Amount,
+    /// In this day's books.
+    pub day: BusinessDate,
 }
 
 /// How a collection stands with head office.
@@ -154,6 +169,59 @@ impl Reader {
         let mut statement = self.connection.prepare_cached(&sql)?;
         let rows = statement.query_map(values.as_slice(), collections::entry)?;
         rows.map(|row| self.listed(row?)).collect()
+    }
+
+    /// The next [`PAGE_ROWS`] collections of these days, oldest first, behind number `after`.
+    pub fn collections_of(&self, days: Days, after: Sequence) -> Result<Vec<Listed>, OpenError> {
+        let sql = format!(
+            "SELECT {} FROM collection
+             WHERE sequence > ?1 AND business_date BETWEEN ?2 AND ?3
+             ORDER BY collection.sequence LIMIT ?4",
+            collections::COLUMNS,
+        );
+        let (from, to) = days.texts();
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let bound = (after, from, to, PAGE_ROWS);
+        let rows = statement.query_map(bound, collections::entry)?;
+        rows.map(|row| self.listed(row?)).collect()
+    }
+
+    /// How many collections stand in these days' books.
+    pub fn count_of(&self, days: Days) -> Result<u64, OpenError> {
+        let sql = "SELECT count(*) FROM collection WHERE business_date BETWEEN ?1 AND ?2";
+        Ok(self.connection.prepare_cached(sql)?.query_row(days.texts(), |row| row.get(0))?)
+    }
+
+    /// What was taken on these days.
+    pub fn takings(&self, days: Days, by: Measure) -> Result<BTreeMap<String, Takings>, OpenError> {
+        Ok(takings::takings(&self.connection, days, by)?)
+    }
+
+    /// Contract, receipt, amount and business date of every collection of a contract.
+    pub fn of_contract(&self, contract: &str) -> Result<Vec<Identified>, OpenError> {
+        let sql = "SELECT contract, receipt, amount, business_date FROM collection
+                   WHERE contract = ?1 ORDER BY sequence";
+        self.identified(sql, [contract])
+    }
+
+    /// The same of every collection on a day.
+    pub fn of_day(&self, day: BusinessDate) -> Result<Vec<Identified>, OpenError> {
+        let sql = "SELECT contract, receipt, amount, business_date FROM collection
+                   WHERE business_date = ?1 ORDER BY sequence";
+        self.identified(sql, [day.to_string()])
+    }
+
+    fn identified(&self, sql: &str, bound: impl Params) -> Result<Vec<Identified>, OpenError> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let rows = statement.query_map(bound, |row| {
+            Ok(Identified {
+                contract: row.get(0)?,
+                receipt: row.get(1)?,
+                amount: parsed(row, 2, Amount::from_centavos)?,
+                day: text(row, 3, BusinessDate::parse)?,
+            })
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
     /// Everything about the collections with this contract, receipt or sequence.

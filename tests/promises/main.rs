@@ -73,6 +73,9 @@ mod backup;
 mod exit_codes;
 
 #[cfg(test)]
+mod reports;
+
+#[cfg(test)]
 mod printing;
 
 #[cfg(test)]

@@ -4,11 +4,14 @@ mod backup;
 mod books;
 mod cert;
 mod check;
+mod export;
 mod key;
 mod progress;
+mod reconcile;
 mod reload;
 mod status;
 mod sync;
+mod takings;
 mod witnesses;
 
 use super::Failure;
@@ -29,6 +32,9 @@ pub fn run(command: &Command, config: &Config) -> Option<Result<(), Failure>> {
         Command::Refusals { contract, limit, output } => {
             books::refusals(config, contract.as_deref(), *limit, *output)
         }
+        Command::Takings(args) => takings::takings(config, args),
+        Command::Export(args) => export::export(config, args),
+        Command::Reconcile(args) => reconcile::reconcile(config, args),
         Command::Show { reference, output } => books::show(config, reference, *output),
         Command::Verify { from, to, output } => {
             witnesses::verify(config, Range { from: *from, to: *to }, *output)

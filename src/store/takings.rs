@@ -1,0 +1,99 @@
+//! What was taken on business dates, by what one asks for. Counts only; a day at a time, so that no
+//! read transaction lasts longer than a day's books need.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, OptionalExtension as _};
+
+use crate::domain::amount::Centavos;
+use crate::domain::time::BusinessDate;
+
+/// What takings are counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    /// The channel's code.
+    Channel,
+    /// The hour of the time that the caller told, 00 to 23.
+    Hour,
+    /// The caller's user name.
+    Caller,
+    /// The branch that relayed it; empty for what was confirmed here.
+    Branch,
+    /// The business date.
+    Day,
+}
+
+/// Business dates, both included; `None` is no bound.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Days {
+    /// The first.
+    pub from: Option<BusinessDate>,
+    /// The last.
+    pub to: Option<BusinessDate>,
+}
+
+/// Collections that have something in common.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Takings {
+    /// How many.
+    pub count: i64,
+    /// Their sum.
+    pub sum: Centavos,
+}
+
+impl Days {
+    /// Bounds to compare dates of books with, which are texts: everything lies between nothing and
+    /// a letter.
+    pub(super) fn texts(self) -> (String, String) {
+        let to = self.to.map_or_else(|| "z".to_owned(), |day| day.to_string());
+        (self.from.map_or_else(String::new, |day| day.to_string()), to)
+    }
+}
+
+impl Measure {
+    fn expression(self) -> &'static str {
+        match self {
+            Measure::Channel => "printf('%05d', channel)",
+            Measure::Hour => "substr(collected_at, 12, 2)",
+            Measure::Caller => "caller",
+            Measure::Branch => "coalesce(branch, '')",
+            Measure::Day => "business_date",
+        }
+    }
+}
+
+/// Takings on these days, in the order of what they are counted by.
+pub fn takings(
+    connection: &Connection,
+    days: Days,
+    by: Measure,
+) -> rusqlite::Result<BTreeMap<String, Takings>> {
+    let sql = format!(
+        "SELECT {key}, count(*), sum(amount) FROM collection WHERE business_date = ?1
+         GROUP BY {key}",
+        key = by.expression()
+    );
+    let mut of_day = connection.prepare_cached(&sql)?;
+    let mut takings: BTreeMap<String, Takings> = BTreeMap::new();
+    let (from, to) = days.texts();
+    let mut next = day(connection, ">=", &from)?;
+    while let Some(today) = next.filter(|day| *day <= to) {
+        let mut rows = of_day.query([&today])?;
+        while let Some(row) = rows.next()? {
+            let Takings { count, sum } = takings.entry(row.get(0)?).or_default();
+            *count += row.get::<_, i64>(1)?;
+            sum.0 += row.get::<_, i64>(2)?;
+        }
+        next = day(connection, ">", &today)?;
+    }
+    Ok(takings)
+}
+
+/// The first day with a collection that compares so with this one.
+fn day(connection: &Connection, comparison: &str, with: &str) -> rusqlite::Result<Option<String>> {
+    let sql = format!(
+        "SELECT business_date FROM collection WHERE business_date {comparison} ?1
+         ORDER BY business_date LIMIT 1"
+    );
+    connection.prepare_cached(&sql)?.query_row([with], |row| row.get(0)).optional()
+}
