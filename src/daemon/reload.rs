@@ -15,7 +15,7 @@ use super::head_office::{self, PassingOn, Way};
 use crate::config::{Config, ReplyCode, Upstream};
 use crate::endpoint::{Callers, Endpoint, Rules};
 use crate::net::listener::SharedTls;
-use crate::net::tls::ServerTls;
+use crate::net::tls::{Certificate, ServerTls};
 use crate::operator::commands::callers_in_words;
 use crate::operator::snapshot;
 use crate::operator::{Exit, Failure};
@@ -31,6 +31,8 @@ pub struct Shown {
     pub callers: usize,
     /// Configured names that the certificate does not hold for.
     pub lacking_names: Vec<String>,
+    /// What tills are shown.
+    pub certificate: snapshot::Certificate,
     /// Where collections go.
     pub head_office: Option<snapshot::HeadOffice>,
     /// What sends them there.
@@ -98,8 +100,7 @@ impl InForce {
         warn_without_callers(&prepared.config);
         let Prepared { config, rules, tls, way } = prepared;
         let passing_on = way.map(|way| PassingOn::start(&config, &store, way)).transpose()?;
-        let lacking = lacking_names(&config, &tls.certificate);
-        let (shown, _) = watch::channel(shown(&config, lacking, passing_on.as_ref()));
+        let (shown, _) = watch::channel(shown(&config, &tls.certificate, passing_on.as_ref()));
         Ok(InForce {
             endpoint: Arc::new(Endpoint::new(rules, store.clone())),
             tls: Arc::new(ArcSwap::new(tls.config)),
@@ -182,10 +183,9 @@ impl InForce {
         let Prepared { config, rules, tls, way } = prepared;
         self.follow(parts, &config, way).await?;
         self.endpoint.set_rules(rules);
-        let lacking = lacking_names(&config, &tls.certificate);
         self.tls.store(tls.config);
         log::set_max_level(config.log.level);
-        self.shown.send_replace(shown(&config, lacking, parts.passing_on.as_ref()));
+        self.shown.send_replace(shown(&config, &tls.certificate, parts.passing_on.as_ref()));
         parts.config = config;
         Ok(summary)
     }
@@ -276,10 +276,14 @@ fn rules(config: &Config) -> Result<Rules, Failure> {
     })
 }
 
-fn shown(config: &Config, lacking_names: Vec<String>, passing_on: Option<&PassingOn>) -> Shown {
+fn shown(config: &Config, certificate: &Certificate, passing_on: Option<&PassingOn>) -> Shown {
     Shown {
         callers: config.callers.len(),
-        lacking_names,
+        lacking_names: lacking_names(config, certificate),
+        certificate: snapshot::Certificate {
+            ends_at: certificate.not_after.clone().try_into().ok(),
+            fingerprint: certificate.fingerprint.clone(),
+        },
         head_office: config.upstream.as_ref().map(|upstream| snapshot::HeadOffice {
             branch: upstream.branch.as_str().to_owned(),
             host: host(upstream).to_owned(),

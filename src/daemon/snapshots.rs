@@ -25,7 +25,7 @@ use crate::operator::snapshot::{
 };
 use crate::relay;
 use crate::store::reader::Reader;
-use crate::store::{Health, OpenError};
+use crate::store::{Health, OpenError, backup};
 use crate::system::{clock, notify};
 
 /// How often it looks for changes, and at most writes the file.
@@ -33,6 +33,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// How old the file may become while nothing changes: who reads it sees that it is kept.
 const FILE_AGE_MAX: Duration = Duration::from_secs(60);
+
+/// How often it looks for new backups.
+const BACKUPS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Counting rests so many times as long as it takes: a million rows wait a while, and cashiers
 /// need the disk and the processor more.
@@ -92,6 +95,7 @@ impl Snapshots {
             started_at: now,
             counter: Counter::new(reader, now),
             subjects,
+            backups: KeptBackups::new(config.backup.directory.clone()),
             file: StatusFile::new(&config.operator.status_file),
             line: String::new(),
         };
@@ -119,6 +123,7 @@ struct Photographer {
     started_at: Moment,
     counter: Counter,
     subjects: Subjects,
+    backups: KeptBackups,
     file: StatusFile,
     /// What systemd was told last.
     line: String,
@@ -146,7 +151,7 @@ impl Photographer {
 
     fn take(&mut self) -> Snapshot {
         let now = AcceptedAt::new(clock::now());
-        let Shown { callers, lacking_names, mut head_office, relay } =
+        let Shown { callers, lacking_names, certificate, mut head_office, relay } =
             self.subjects.shown.borrow().clone();
         let books = self.counter.count(now, head_office.is_some());
         let Subjects { endpoint, operator, control, health, last_check, .. } = &self.subjects;
@@ -164,6 +169,8 @@ impl Photographer {
             control: control.clone(),
             callers,
             lacking_names,
+            certificate,
+            last_backup_at: self.backups.last_at(),
             condition: health.condition(),
             disk: Disk {
                 free_bytes: health.free_bytes(),
@@ -255,6 +262,28 @@ impl Counter {
         }
         self.books.counted_at = Moment(now);
         Ok(())
+    }
+}
+
+/// The directory of backups, looked into now and then.
+struct KeptBackups {
+    directory: PathBuf,
+    seen: Option<(Option<Moment>, Instant)>,
+}
+
+impl KeptBackups {
+    fn new(directory: PathBuf) -> KeptBackups {
+        KeptBackups { directory, seen: None }
+    }
+
+    /// When the last one was begun; nothing when there is none that can be seen.
+    fn last_at(&mut self) -> Option<Moment> {
+        if self.seen.is_none_or(|(_, at)| at.elapsed() >= BACKUPS_INTERVAL) {
+            let names = backup::names(&self.directory).unwrap_or_default();
+            let last = names.last().map(|name| Moment(name.at()));
+            self.seen = Some((last, clock::monotonic()));
+        }
+        self.seen.and_then(|(last, _)| last)
     }
 }
 

@@ -17,6 +17,12 @@ use crate::store::{Condition, Recovered, WAL_BYTES_MAX};
 /// The version of a snapshot's shape; raised when a member changes its meaning.
 pub const SCHEMA_VERSION: u32 = 1;
 
+/// A person is told so many days before the certificate ends: every till must be given the next.
+const CERTIFICATE_DAYS: i64 = 30;
+
+/// With one a day, a backup that is older by days means that they do not succeed.
+const BACKUP_DAYS_MAX: i64 = 3;
+
 /// How the daemon stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -40,6 +46,10 @@ pub struct Snapshot {
     pub callers: usize,
     /// Names under which tills are to reach it, and that its certificate does not hold for.
     pub lacking_names: Vec<String>,
+    /// What tills are shown.
+    pub certificate: Certificate,
+    /// When the last verified backup was begun, by its name.
+    pub last_backup_at: Option<Moment>,
     /// Whether collections can be recorded.
     pub condition: Condition,
     /// The disk of the state directory.
@@ -69,6 +79,15 @@ pub struct Door {
     pub address: Option<String>,
     /// Why it is shut.
     pub trouble: Option<String>,
+}
+
+/// The certificate that tills are shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// When it ends to hold; nothing when that is beyond the calendar.
+    pub ends_at: Option<Moment>,
+    /// Its SHA-256, as a person compares it.
+    pub fingerprint: String,
 }
 
 /// Room for more collections.
@@ -369,6 +388,24 @@ fn warnings(snapshot: &Snapshot) -> Vec<Warning> {
             "`tilld cert renew` makes one that does; every till must be given it",
         );
     }
+    let days_since = |moment: Moment| snapshot.at.0.days_since(moment.0);
+    if let Some(ends_at) = snapshot.certificate.ends_at
+        && days_since(ends_at) >= -CERTIFICATE_DAYS
+    {
+        let what = if days_since(ends_at) >= 0 { "has ended" } else { "ends" };
+        warn(
+            format!("the certificate {what} at {}", ends_at.0.wall_clock()),
+            "`tilld cert renew` makes another, unless it is your own; every till must be given it",
+        );
+    }
+    if let Some(last) = snapshot.last_backup_at
+        && days_since(last) >= BACKUP_DAYS_MAX
+    {
+        warn(
+            format!("the last backup is of {}", last.0.wall_clock()),
+            "`journalctl -u tilld-backup` says why; `tilld backup create` makes one now",
+        );
+    }
     let books = &snapshot.books;
     if books.parked.count > 0 {
         let parked = counted(books.parked.count, "collection");
@@ -434,6 +471,8 @@ pub(super) mod tests {
     /// The minutes of a day.
     pub const MIN: i64 = 60_000;
 
+    const DAY: i64 = 24 * 60 * MIN;
+
     /// A branch where all is well, with the line up.
     pub fn calm() -> Snapshot {
         let rows = |count, centavos, oldest_at| Rows { count, centavos: Some(centavos), oldest_at };
@@ -446,6 +485,11 @@ pub(super) mod tests {
             endpoint: "0.0.0.0:8443".parse().unwrap(),
             callers: 1,
             lacking_names: Vec::new(),
+            certificate: Certificate {
+                ends_at: Some(moment(365 * DAY)),
+                fingerprint: "6C:84:0F".to_owned(),
+            },
+            last_backup_at: Some(moment(-290 * MIN)),
             operator: Door { address: Some("127.0.0.1:9443".to_owned()), trouble: None },
             control: Door { address: Some("/run/tilld/tilld.sock".to_owned()), trouble: None },
             condition: Condition::Recording,
@@ -503,6 +547,9 @@ pub(super) mod tests {
         assert_eq!(first_warning(|calm| calm.recovered.rows = 2), None, "it is made good");
         for (expected, change) in [
             ("parked", (|s| s.books.parked.count = 1) as fn(&mut Snapshot)),
+            ("the certificate ends", |s| s.certificate.ends_at = Some(moment(20 * DAY))),
+            ("the certificate has ended", |s| s.certificate.ends_at = Some(moment(0))),
+            ("the last backup is of", |s| s.last_backup_at = Some(moment(-4 * DAY))),
             ("an old state", |s| s.disk.wal_bytes = WAL_BYTES_MAX + 1),
             ("less than disk_reserve", |s| s.condition = Condition::DiskLow),
             ("tape cannot be written", |s| s.condition = Condition::TapeUnwritable),

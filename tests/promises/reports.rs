@@ -83,8 +83,9 @@ fn takings_are_what_was_taken_on_a_business_date_by_what_one_asks_for() {
 
 #[test]
 fn an_export_that_broke_off_goes_on_where_it_ended() {
-    let confirmations = (1..=700).map(|number| taken(number, "1.00", "09:00:00", "10"));
-    let site = site_with(&Vec::from_iter(confirmations));
+    let confirmations: Vec<_> =
+        (1..=700).map(|number| taken(number, "1.00", "09:00:00", "10")).collect();
+    let site = site_with(&confirmations);
     let whole = printed(&site.tilld(&["export"]));
     let lines: Vec<&str> = whole.lines().collect();
     assert_eq!(lines.len(), 701);

@@ -492,3 +492,21 @@ fn branches_are_listed_with_what_is_missing_of_theirs() {
     assert_eq!(heading, expected);
     assert!(lines.next().is_some_and(|line| line.contains("MNL-042")), "{text}");
 }
+
+#[test]
+fn status_tells_of_the_last_backup_and_until_when_the_certificate_holds() {
+    let site = Setup::live().prepare();
+    let daemon = site.start();
+    let said = || String::from_utf8(site.tilld(&["status"]).stdout).unwrap();
+    let line = |said: &str, label: &str| {
+        said.lines().find(|line| line.starts_with(label)).map(str::to_owned)
+    };
+    assert_eq!(
+        line(&said(), "certificate"),
+        Some("certificate  holds until 2050-01-01".to_owned())
+    );
+    assert!(line(&said(), "backup").is_some_and(|line| line.contains("none yet")));
+    assert!(site.tilld(&["backup", "create"]).status.success());
+    eventually(|| line(&said(), "backup").is_some_and(|line| line.contains("the last one at ")));
+    daemon.stop();
+}

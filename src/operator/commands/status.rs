@@ -114,6 +114,14 @@ fn lines(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
         lines.push(("made good", format!("at this start: {}", completed.join(", "))));
     }
     lines.push(("checked", check(snapshot)));
+    let backup = match snapshot.last_backup_at {
+        Some(last) => format!("the last one at {}", snapshot.clock_of(last)),
+        None => "none yet: tilld-backup.timer makes one a day".to_owned(),
+    };
+    lines.push(("backup", backup));
+    if let Some(ends_at) = snapshot.certificate.ends_at {
+        lines.push(("certificate", format!("holds until {}", ends_at.0.date())));
+    }
     let free = snapshot.disk.free_bytes.map_or("unknown".to_owned(), bytes);
     lines.push(("disk", format!("{free} free, {} in reserve", bytes(snapshot.disk.reserve_bytes))));
     for warning in &snapshot.warnings {
@@ -234,6 +242,8 @@ const STATUS: &[Member<Snapshot>] = &[
     ("parked", |snapshot| snapshot.books.parked.count.into()),
     ("parked_pesos", |snapshot| snapshot.books.parked.pesos().into()),
     ("parked_oldest_at", |snapshot| json!(snapshot.books.parked.oldest_at)),
+    ("last_backup_at", |snapshot| json!(snapshot.last_backup_at)),
+    ("certificate_ends_at", |snapshot| json!(snapshot.certificate.ends_at)),
     ("disk_free_bytes", |snapshot| snapshot.disk.free_bytes.into()),
     ("disk_reserve_bytes", |snapshot| snapshot.disk.reserve_bytes.into()),
     ("warnings", |snapshot| {
@@ -273,6 +283,8 @@ it last took something at 10:29
 waiting      3 collections, 11,700.00 pesos, the oldest since 10:13
 parked       1 collection, 3,900.00 pesos, since 08:00: `tilld sync parked` says why
 checked      database and tape agreed at 08:01, 1234 lines
+backup       the last one at 03:10
+certificate  holds until 2027-11-22
 disk         51 GB free, 67 MB in reserve
 WARNING      1 collection parked: head office did not take it as it is: `tilld sync parked` says \
 why; `tilld sync retry` sends again
