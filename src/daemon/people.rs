@@ -66,6 +66,7 @@ impl People {
             control: control_door,
             health: store.health(),
             shown: in_force.shown(),
+            strayed: in_force.endpoint().strayed(),
             last_check,
         };
         let snapshots = Snapshots::start(config, subjects)?;

@@ -18,10 +18,13 @@ use tokio::sync::{oneshot, watch};
 use super::checks::LastCheck;
 use super::reload::Shown;
 use crate::config::Config;
+use crate::domain::collection::UserName;
 use crate::domain::contract::Mode;
 use crate::domain::time::{AcceptedAt, BusinessDate};
+use crate::endpoint::{Strayed, StrayedCallers};
 use crate::operator::snapshot::{
-    Books, Disk, Door, Link, LinkState, Moment, Rows, SCHEMA_VERSION, Snapshot, Today,
+    Books, Disk, Door, Link, LinkState, Moment, Rows, SCHEMA_VERSION, Snapshot, StrayedCaller,
+    Today,
 };
 use crate::relay;
 use crate::store::reader::Reader;
@@ -62,6 +65,8 @@ pub struct Subjects {
     pub health: Arc<Health>,
     /// What is configured.
     pub shown: watch::Receiver<Shown>,
+    /// Whom of those who are configured the endpoint turned away.
+    pub strayed: Arc<StrayedCallers>,
     /// The last check of both witnesses.
     pub last_check: LastCheck,
 }
@@ -154,7 +159,8 @@ impl Photographer {
         let Shown { callers, lacking_names, certificate, mut head_office, relay } =
             self.subjects.shown.borrow().clone();
         let books = self.counter.count(now, head_office.is_some());
-        let Subjects { endpoint, operator, control, health, last_check, .. } = &self.subjects;
+        let Subjects { endpoint, operator, control, health, strayed, last_check, .. } =
+            &self.subjects;
         if let (Some(office), Some(relay)) = (&mut head_office, relay) {
             office.link = Some(link(relay.state(), self.counter.last_delivered_at));
         }
@@ -170,6 +176,7 @@ impl Photographer {
             callers,
             lacking_names,
             certificate,
+            strayed: strayed.all().into_iter().map(strayed_caller).collect(),
             last_backup_at: self.backups.last_at(),
             condition: health.condition(),
             disk: Disk {
@@ -194,6 +201,11 @@ impl Photographer {
         }
         self.file.update(snapshot);
     }
+}
+
+fn strayed_caller((caller, strayed): (UserName, Strayed)) -> StrayedCaller {
+    let Strayed { count, last_at } = strayed;
+    StrayedCaller { caller: caller.as_str().to_owned(), count, last_at: Moment(last_at) }
 }
 
 fn link(state: relay::State, last_delivered_at: Option<AcceptedAt>) -> Link {

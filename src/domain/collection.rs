@@ -149,7 +149,7 @@ impl fmt::Display for PayChannel {
 }
 
 /// The name of a configured caller.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserName(String);
 
 impl UserName {

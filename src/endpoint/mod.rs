@@ -5,7 +5,9 @@
 
 mod callers;
 mod routes;
+mod strayed;
 mod throttle;
 
 pub use callers::Callers;
 pub use routes::{Endpoint, Rules};
+pub use strayed::{Strayed, StrayedCallers};

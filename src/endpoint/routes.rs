@@ -19,6 +19,7 @@ use hyper::{Method, Request as HttpRequest, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 
 use super::callers::{Callers, Circumstances};
+use super::strayed::StrayedCallers;
 use super::throttle::Throttle;
 use crate::domain::collection::Collection;
 use crate::domain::contract::{ContractPolicy, Mode, Prefix};
@@ -26,6 +27,7 @@ use crate::domain::decision::Rule;
 use crate::domain::delivery::{Epoch, Holdings, Place, TapeLine};
 use crate::domain::flags::Flags;
 use crate::domain::provenance::{Confirmation, Digest, Form, Origin, Provenance};
+use crate::domain::time::AcceptedAt;
 use crate::net::listener::{self, Peer, Turn};
 use crate::skypay::cipher::Password;
 use crate::skypay::reply::{Code, CodeForm, Reply};
@@ -73,6 +75,7 @@ pub struct Endpoint {
     rules: ArcSwap<Rules>,
     store: Store,
     throttle: Throttle,
+    strayed: Arc<StrayedCallers>,
 }
 
 impl Rules {
@@ -106,7 +109,13 @@ struct Judged {
 impl Endpoint {
     /// An endpoint that records into `store`.
     pub fn new(rules: Rules, store: Store) -> Endpoint {
-        Endpoint { rules: ArcSwap::from_pointee(rules), store, throttle: Throttle::default() }
+        let (throttle, strayed) = (Throttle::default(), Arc::default());
+        Endpoint { rules: ArcSwap::from_pointee(rules), store, throttle, strayed }
+    }
+
+    /// Whom of those who are configured it turned away.
+    pub fn strayed(&self) -> Arc<StrayedCallers> {
+        Arc::clone(&self.strayed)
     }
 
     /// Judges by these rules whatever comes from now on.
@@ -141,7 +150,12 @@ impl Endpoint {
             named,
             branch: header(headers, BRANCH_HEADER),
         };
-        let (caller, key_id) = rules.callers.verify(&request, &circumstances)?;
+        let Some((caller, key_id)) = rules.callers.verify(&request, &circumstances) else {
+            if let Some(known) = rules.callers.named(&request) {
+                self.strayed.count(known, AcceptedAt::new(clock::now()));
+            }
+            return None;
+        };
         let provenance = Provenance {
             caller: caller.user_name.clone(),
             branch: caller.branch.clone(),

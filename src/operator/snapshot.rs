@@ -4,6 +4,8 @@
 //! forms, `status.json`, the line that systemd keeps. So they cannot disagree. Knows neither the
 //! daemon's parts nor how a snapshot travels.
 
+mod warnings;
+
 use std::net::SocketAddr;
 
 use chrono::DateTime;
@@ -12,16 +14,12 @@ use serde::{Deserialize, Serialize};
 use crate::domain::amount::Centavos;
 use crate::domain::time::{AcceptedAt, BusinessDate};
 use crate::store::reader::Queue;
-use crate::store::{Condition, Recovered, WAL_BYTES_MAX};
+use crate::store::{Condition, Recovered};
+
+pub use warnings::obstacle;
 
 /// The version of a snapshot's shape; raised when a member changes its meaning.
 pub const SCHEMA_VERSION: u32 = 1;
-
-/// A person is told so many days before the certificate ends: every till must be given the next.
-const CERTIFICATE_DAYS: i64 = 30;
-
-/// With one a day, a backup that is older by days means that they do not succeed.
-const BACKUP_DAYS_MAX: i64 = 3;
 
 /// How the daemon stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +46,8 @@ pub struct Snapshot {
     pub lacking_names: Vec<String>,
     /// What tills are shown.
     pub certificate: Certificate,
+    /// Configured callers that were answered -1001 since the start.
+    pub strayed: Vec<StrayedCaller>,
     /// When the last verified backup was begun, by its name.
     pub last_backup_at: Option<Moment>,
     /// Whether collections can be recorded.
@@ -88,6 +88,17 @@ pub struct Certificate {
     pub ends_at: Option<Moment>,
     /// Its SHA-256, as a person compares it.
     pub fingerprint: String,
+}
+
+/// A configured caller that was answered -1001.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StrayedCaller {
+    /// Its user name.
+    pub caller: String,
+    /// How often.
+    pub count: u64,
+    /// When last.
+    pub last_at: Moment,
 }
 
 /// Room for more collections.
@@ -206,7 +217,7 @@ impl Snapshot {
     /// The same with the warnings that follow from it.
     #[must_use]
     pub fn judged(mut self) -> Snapshot {
-        self.warnings = warnings(&self);
+        self.warnings = warnings::of(&self);
         self
     }
 
@@ -336,131 +347,10 @@ pub fn counted(count: i64, thing: &str) -> String {
     }
 }
 
-/// Why collections cannot be recorded, if so.
-pub fn obstacle(condition: Condition) -> Option<Warning> {
-    let (what, remedy) = match condition {
-        Condition::Recording => return None,
-        Condition::Recovering => (
-            "everything is answered -1009: what the earlier run left is not recovered yet",
-            "the log says what is in the way; it is tried again every 2 s",
-        ),
-        Condition::DiskLow => (
-            "new collections are answered -1009: less than disk_reserve is free on the disk",
-            "make space on the disk of state_dir; then it goes on by itself",
-        ),
-        Condition::TapeUnwritable => (
-            "new collections are answered -1009: the tape cannot be written",
-            "the log says why; it is tried again every 2 s",
-        ),
-        Condition::Failed => (
-            "everything is answered -1009: the storage failed",
-            "the daemon ends and must start anew; if that does not help, see the log",
-        ),
-    };
-    Some(Warning { what: what.to_owned(), remedy: remedy.to_owned() })
-}
-
-fn warnings(snapshot: &Snapshot) -> Vec<Warning> {
-    let mut warnings: Vec<Warning> = obstacle(snapshot.condition).into_iter().collect();
-    let mut warn = |what: String, remedy: &str| {
-        warnings.push(Warning { what, remedy: remedy.to_owned() });
-    };
-    if snapshot.disk.wal_bytes > WAL_BYTES_MAX {
-        let megabytes = snapshot.disk.wal_bytes / 1_000_000;
-        warn(
-            format!(
-                "another program keeps an old state of tilld.db open, so its WAL grows: it is \
-                 {megabytes} MB"
-            ),
-            "`fuser -v` on tilld.db tells which; close it, and the WAL is emptied",
-        );
-    }
-    if snapshot.callers == 0 {
-        warn(
-            "unconfigured: no caller, so every request is answered -1001".to_owned(),
-            "add a [[caller]] to the configuration, then `tilld key add` its key",
-        );
-    }
-    if !snapshot.lacking_names.is_empty() {
-        let names = snapshot.lacking_names.join(", ");
-        warn(
-            format!("the certificate does not hold for {names}"),
-            "`tilld cert renew` makes one that does; every till must be given it",
-        );
-    }
-    let days_since = |moment: Moment| snapshot.at.0.days_since(moment.0);
-    if let Some(ends_at) = snapshot.certificate.ends_at
-        && days_since(ends_at) >= -CERTIFICATE_DAYS
-    {
-        let what = if days_since(ends_at) >= 0 { "has ended" } else { "ends" };
-        warn(
-            format!("the certificate {what} at {}", ends_at.0.wall_clock()),
-            "`tilld cert renew` makes another, unless it is your own; every till must be given it",
-        );
-    }
-    if let Some(last) = snapshot.last_backup_at
-        && days_since(last) >= BACKUP_DAYS_MAX
-    {
-        warn(
-            format!("the last backup is of {}", last.0.wall_clock()),
-            "`journalctl -u tilld-backup` says why; `tilld backup create` makes one now",
-        );
-    }
-    let books = &snapshot.books;
-    if books.parked.count > 0 {
-        let parked = counted(books.parked.count, "collection");
-        warn(
-            format!("{parked} parked: head office did not take it as it is"),
-            "`tilld sync parked` says why; `tilld sync retry` sends again",
-        );
-    }
-    let link = snapshot.head_office.as_ref().and_then(|office| office.link.as_ref());
-    if let Some(link) = link.filter(|link| link.state == LinkState::Misconfigured) {
-        warn(
-            format!("head office does not take us: {}", link.trouble),
-            "correct [upstream] here, or what head office knows of this branch",
-        );
-    }
-    if let Some(paused) = link.and_then(|link| link.paused.as_ref()) {
-        warn(format!("nothing is sent: {paused}"), "see the log");
-    }
-    let named_by_verify = "`tilld verify` names all; call support before anything is deleted";
-    if snapshot.recovered.damage > 0 {
-        let what = format!("damage found at start: {}", snapshot.recovered.damage);
-        warn(what, named_by_verify);
-    }
-    if let Some(check) = &snapshot.last_check {
-        if check.differences > 0 {
-            let what = format!("differences between database and tape: {}", check.differences);
-            warn(what, named_by_verify);
-        }
-        if let Some(trouble) = &check.trouble {
-            let what = format!("database and tape could not be checked: {trouble}");
-            warn(what, "`tilld verify` tries again");
-        }
-    }
-    if let Some(trouble) = &books.count_trouble {
-        warn(format!("the books cannot be counted: {trouble}"), "see the log");
-    }
-    if let Some(trouble) = &snapshot.operator.trouble {
-        warn(
-            format!("/livez and /readyz cannot be asked: {trouble}"),
-            "correct `listen` in [operator], or end the other program (ss -ltnp); tried again \
-             every 30 s",
-        );
-    }
-    if let Some(trouble) = &snapshot.control.trouble {
-        warn(
-            format!("there is no control socket: {trouble}"),
-            "correct `socket` in [operator], and restart",
-        );
-    }
-    warnings
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::store::WAL_BYTES_MAX;
 
     /// A time on the day of [`calm`], in milliseconds after its 08:00.
     pub fn moment(ms: i64) -> Moment {
@@ -489,6 +379,7 @@ pub(super) mod tests {
                 ends_at: Some(moment(365 * DAY)),
                 fingerprint: "6C:84:0F".to_owned(),
             },
+            strayed: Vec::new(),
             last_backup_at: Some(moment(-290 * MIN)),
             operator: Door { address: Some("127.0.0.1:9443".to_owned()), trouble: None },
             control: Door { address: Some("/run/tilld/tilld.sock".to_owned()), trouble: None },
@@ -550,6 +441,13 @@ pub(super) mod tests {
             ("the certificate ends", |s| s.certificate.ends_at = Some(moment(20 * DAY))),
             ("the certificate has ended", |s| s.certificate.ends_at = Some(moment(0))),
             ("the last backup is of", |s| s.last_backup_at = Some(moment(-4 * DAY))),
+            ("till-7 was answered -1001 1 time", |s| {
+                s.strayed = vec![StrayedCaller {
+                    caller: "till-7".to_owned(),
+                    count: 1,
+                    last_at: moment(149 * MIN),
+                }];
+            }),
             ("an old state", |s| s.disk.wal_bytes = WAL_BYTES_MAX + 1),
             ("less than disk_reserve", |s| s.condition = Condition::DiskLow),
             ("tape cannot be written", |s| s.condition = Condition::TapeUnwritable),

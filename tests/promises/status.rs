@@ -14,7 +14,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::support::{Confirmation, Daemon, Setup, Site, Till, eventually, received};
+use crate::support::{Confirmation, Daemon, Setup, Site, TILL_7, Till, eventually, received};
 
 /// How long a change may take to be seen; it takes a second.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -508,5 +508,22 @@ fn status_tells_of_the_last_backup_and_until_when_the_certificate_holds() {
     assert!(line(&said(), "backup").is_some_and(|line| line.contains("none yet")));
     assert!(site.tilld(&["backup", "create"]).status.success());
     eventually(|| line(&said(), "backup").is_some_and(|line| line.contains("the last one at ")));
+    daemon.stop();
+}
+
+#[test]
+fn a_caller_whose_key_was_replaced_too_early_is_named_and_a_stranger_is_not() {
+    let site = Setup::live().prepare();
+    let daemon = site.start();
+    for (user_name, key) in [(TILL_7, "an old key"), ("nobody", "any"), (TILL_7, "an old key")] {
+        assert_eq!(daemon.code(&Confirmation::fresh().by(user_name, key)), "-1001");
+    }
+    let (code, status) = status(&site);
+    assert_eq!(code, Some(6));
+    let strayed = status["strayed"].as_array().unwrap();
+    assert_eq!(strayed.len(), 1, "{strayed:?}");
+    assert_eq!((&strayed[0]["caller"], &strayed[0]["count"]), (&TILL_7.into(), &2.into()));
+    let said = String::from_utf8(site.tilld(&["status"]).stdout).unwrap();
+    assert!(said.contains("till-7 was answered -1001 2 times"), "{said}");
     daemon.stop();
 }
