@@ -38,6 +38,9 @@ pub enum Command {
     },
     /// Tell how the daemon stands: what was collected, what waits, what needs a person
     Status {
+        /// Tell it again each second, until Ctrl-C
+        #[arg(long)]
+        watch: bool,
         /// How to print it
         #[arg(long, value_enum, default_value_t)]
         output: Output,

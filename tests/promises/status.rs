@@ -3,12 +3,12 @@
 //! office.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -525,5 +525,28 @@ fn a_caller_whose_key_was_replaced_too_early_is_named_and_a_stranger_is_not() {
     assert_eq!((&strayed[0]["caller"], &strayed[0]["count"]), (&TILL_7.into(), &2.into()));
     let said = String::from_utf8(site.tilld(&["status"]).stdout).unwrap();
     assert!(said.contains("till-7 was answered -1001 2 times"), "{said}");
+    daemon.stop();
+}
+
+#[test]
+fn a_watched_status_outlives_a_restart_and_ends_with_its_reader() {
+    let site = Setup::live().prepare();
+    let daemon = site.start();
+    let mut watch = site.command(&["status", "--watch", "--output", "jsonl"]);
+    let mut watching = watch.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut told = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let mut next = || -> Value { serde_json::from_str(&told.next().unwrap().unwrap()).unwrap() };
+    let first = next()["started_at"].clone();
+    assert_eq!(next()["started_at"], first);
+    daemon.stop();
+    let mut said = BufReader::new(watching.stderr.take().unwrap()).lines();
+    assert!(
+        said.any(|line| line.unwrap().contains("systemctl start tilld")),
+        "it is told that it is down"
+    );
+    let daemon = site.start();
+    while next()["started_at"] == first {}
+    drop(told);
+    assert_eq!(watching.wait().unwrap().code(), Some(1));
     daemon.stop();
 }

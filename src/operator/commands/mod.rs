@@ -25,7 +25,8 @@ pub use check::callers_in_words;
 pub fn run(command: &Command, config: &Config) -> Option<Result<(), Failure>> {
     Some(match command {
         Command::Serve | Command::Demo { .. } => return None,
-        Command::Status { output } => status::status(config, *output),
+        Command::Status { watch: false, output } => status::status(config, *output),
+        Command::Status { watch: true, output } => status::watch(config, *output),
         Command::Sync(command) => sync::sync(config, command),
         Command::Branches { output } => sync::branches(config, *output),
         Command::List(args) => books::list(config, args),

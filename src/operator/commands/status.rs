@@ -1,7 +1,9 @@
 //! `tilld status`: how the daemon stands, in words, and whether something needs a person.
 
 use std::fs;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -17,14 +19,15 @@ use crate::system::clock;
 /// `status.json` is written once a minute; one that is older is of a daemon that was killed.
 const FILE_AGE_MS_MAX: i64 = 150_000;
 
+/// How often a watched status is asked for.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Sends a terminal's cursor home and clears what is below.
+const CLEAR: &str = "\x1b[H\x1b[J";
+
 /// `tilld status`
 pub fn status(config: &Config, output: Output) -> Result<(), Failure> {
-    let snapshot = match control::ask(&config.operator.socket, &Request::Status) {
-        Ok(Reply::Status { snapshot }) => *snapshot,
-        Ok(_) => return Err(control::unexpected()),
-        Err(failure) if failure.exit == Exit::Permission => public(config, failure)?,
-        Err(failure) => return Err(failure),
-    };
+    let snapshot = ask(config)?;
     print(BufWriter::new(io::stdout().lock()), &snapshot, output)?;
     match snapshot.warnings.len() {
         0 => Ok(()),
@@ -33,6 +36,37 @@ pub fn status(config: &Config, output: Output) -> Result<(), Failure> {
             let message = format!("a person should look at the {count} warnings");
             Err(Failure::new(Exit::Degraded, message))
         }
+    }
+}
+
+/// `tilld status --watch`: until somebody has seen enough. A daemon that does not answer, as while
+/// it restarts, is asked again.
+pub fn watch(config: &Config, output: Output) -> Result<(), Failure> {
+    loop {
+        let told = ask(config);
+        let mut out = BufWriter::new(io::stdout().lock());
+        if io::stdout().is_terminal() {
+            out.write_all(CLEAR.as_bytes())?;
+        }
+        match told {
+            Ok(snapshot) => print(out, &snapshot, output)?,
+            Err(failure) if matches!(output, Output::Table) => {
+                writeln!(out, "{failure}")?;
+                out.flush()?;
+            }
+            // Among data no words.
+            Err(failure) => note(failure),
+        }
+        thread::sleep(WATCH_INTERVAL);
+    }
+}
+
+fn ask(config: &Config) -> Result<Snapshot, Failure> {
+    match control::ask(&config.operator.socket, &Request::Status) {
+        Ok(Reply::Status { snapshot }) => Ok(*snapshot),
+        Ok(_) => Err(control::unexpected()),
+        Err(failure) if failure.exit == Exit::Permission => public(config, failure),
+        Err(failure) => Err(failure),
     }
 }
 
