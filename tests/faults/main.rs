@@ -33,3 +33,9 @@ mod full_disk;
 
 #[cfg(test)]
 mod bad_days;
+
+#[cfg(test)]
+mod machine;
+
+#[cfg(test)]
+mod power_cut;

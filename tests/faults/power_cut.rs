@@ -1,0 +1,159 @@
+//! The power goes: under load, while the daemon starts, and after it was killed and has answered
+//! what the killed one had not. Each cut leaves its disk to the next one, so that what recovered
+//! recovers again.
+
+use std::fs;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use tilld::system::clock;
+
+use crate::ledger::Ledger;
+use crate::machine::Machine;
+use crate::rounds::Rounds;
+use crate::support::till::trusting;
+use crate::support::{Chance, Daemon, Setup, Site, Till};
+
+const CLIENTS: usize = 16;
+
+/// The power goes after at most so many answers.
+const ANSWERS_MAX: usize = 200;
+
+/// The daemon is killed at one of its first syncs, which come before so many answers.
+const SYNCS: usize = 40;
+
+/// A branch whose power is cut again and again, with the ledger of its clients.
+pub struct Cuts {
+    site: Site,
+    machine: Machine,
+    tls: Arc<ClientConfig>,
+    ledger: Ledger,
+    chance: Chance,
+    /// How long the last start took.
+    start_time: Duration,
+}
+
+impl Cuts {
+    /// Of a new site that runs this program.
+    pub fn of(site: Site) -> Cuts {
+        // Nobody can trust a certificate that is made inside. All else is born there.
+        site.start().stop();
+        for entry in fs::read_dir(site.state_dir()).expect("a state") {
+            let path = entry.expect("an entry").path();
+            if path.is_file() {
+                fs::remove_file(path).expect("a removed file");
+            } else if !path.ends_with("tls") {
+                fs::remove_dir_all(path).expect("a removed directory");
+            }
+        }
+        Cuts {
+            machine: Machine::of(&site),
+            tls: trusting(&site.certificate()),
+            ledger: Ledger::begin(site.path()),
+            chance: Chance::new(),
+            start_time: Duration::ZERO,
+            site,
+        }
+    }
+
+    /// Cuts the power under load. Gives what is wrong then.
+    pub fn under_load(&mut self) -> Vec<String> {
+        let mut power = self.machine.boot(None);
+        power.await_start();
+        let started = clock::monotonic();
+        power.await_ready();
+        self.start_time = started.elapsed();
+        let answers = 1 + self.chance.below(ANSWERS_MAX);
+        let pause = Duration::from_micros(self.chance.below(20_000) as u64);
+        self.ledger.clients(CLIENTS, power.address(), &self.tls, |told| {
+            let answers_got = told.iter().take(answers).count();
+            thread::sleep(pause);
+            power.cut();
+            assert_eq!(answers_got, answers, "the clients were gone before");
+        });
+        self.wrong_on_disk()
+    }
+
+    /// Cuts the power while the daemon starts upon what the last cut left.
+    pub fn at_start(&mut self) -> Vec<String> {
+        let mut power = self.machine.boot(None);
+        power.await_start();
+        let start_us = usize::try_from(self.start_time.as_micros()).expect("a short time");
+        thread::sleep(Duration::from_micros(self.chance.below(start_us) as u64));
+        power.cut();
+        self.wrong_on_disk()
+    }
+
+    /// Has the daemon killed where it is about to sync, and cuts the power as soon as the next one
+    /// says that it has what the killed one never answered.
+    pub fn after_repeat(&mut self) -> Vec<String> {
+        // SQLite syncs by the one, the tape by the other.
+        let sync = ["fsync", "fdatasync"][self.chance.below(2)];
+        let fault = format!("{sync}:signal=KILL:when={}", 1 + self.chance.below(SYNCS));
+        let mut power = self.machine.boot(Some(&fault));
+        power.await_ready();
+        // Few, so that little else is recorded, and synced, between the kill and the repeat.
+        let clients = 1 + self.chance.below(3);
+        let answers = self.ledger.clients(clients, power.address(), &self.tls, |told| {
+            told.iter().take(ANSWERS_MAX).count()
+        });
+        // Otherwise it was killed before it took connections.
+        if answers < ANSWERS_MAX {
+            power.await_ready();
+            let mut till = Till::connect(power.address(), &self.tls).expect("a connection");
+            let untold = self.ledger.entries().untold();
+            let mut codes = untold.iter().map(|number| self.ledger.send(&mut till, *number));
+            let has_repeated = codes.any(|code| code.as_deref() == Some("-1015"));
+            println!("killed at {fault}; answered from what it had written: {has_repeated}");
+        }
+        power.cut();
+        self.wrong_on_disk()
+    }
+
+    /// What is wrong with what is on the disk, after a start upon it.
+    fn wrong_on_disk(&self) -> Vec<String> {
+        self.machine.show_disk(&self.site);
+        match Daemon::try_start(&self.site) {
+            Ok(daemon) => {
+                let wrong = self.ledger.wrong_in_books(&self.site);
+                daemon.stop();
+                wrong
+            }
+            Err((code, text)) => vec![format!("it does not start, exit {code:?}:\n{text}")],
+        }
+    }
+
+    /// What is wrong with the answers to everything that was told, sent to a daemon upon what the
+    /// last cut left.
+    pub fn wrong_when_repeated(&self) -> Vec<String> {
+        let daemon = self.site.start();
+        let wrong = self.ledger.wrong_when_repeated(&daemon);
+        println!("{} told", self.ledger.entries().told.len());
+        daemon.stop();
+        wrong
+    }
+}
+
+#[test]
+fn when_the_power_goes_under_load_or_during_a_start_nothing_answered_is_lost() {
+    let mut cuts = Cuts::of(Setup::live().prepare());
+    for round in Rounds::of("power cuts", 10, 200) {
+        let wrong = if round % 3 == 1 { cuts.at_start() } else { cuts.under_load() };
+        assert!(wrong.is_empty(), "round {round}: {wrong:#?}");
+    }
+    let wrong = cuts.wrong_when_repeated();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn what_is_answered_after_a_crash_outlives_the_power_cut_that_follows() {
+    let mut cuts = Cuts::of(Setup::live().prepare());
+    for round in Rounds::of("power cuts after a crash", 5, 100) {
+        let wrong = cuts.after_repeat();
+        assert!(wrong.is_empty(), "round {round}: {wrong:#?}");
+    }
+    let wrong = cuts.wrong_when_repeated();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
