@@ -1,9 +1,9 @@
-//! A virtual machine with a disk of its own, whose plug can be pulled: when qemu is killed, what its
-//! kernel had not written to the disk is gone. Knows a site, which it runs at the same paths, and
-//! nothing of what is sent there.
+//! A virtual machine with a disk of its own, whose plug can be pulled: when qemu is killed, what
+//! the kernel inside had not written to the disk is gone. Knows a site, which it runs at the same
+//! paths, and nothing of what is sent there.
 //!
-//! Nobody need be root for it, and no file system is mounted here: the disk is filled by `mke2fs` and
-//! read by `debugfs`.
+//! Nobody need be root for it, and no file system is mounted here: the disk is filled by `mke2fs`
+//! and read by `debugfs`.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
@@ -47,6 +47,9 @@ const PORT: u16 = 8443;
 /// What the machine writes when there is nothing left but to start the daemon.
 const STARTS: &str = "the daemon starts";
 
+/// What it writes when the daemon was killed.
+const KILLED: &str = "the daemon was killed";
+
 /// What the daemon writes when it takes connections.
 const READY: &str = "listening on ";
 
@@ -80,7 +83,7 @@ impl Machine {
         );
         succeed(Command::new("sh").arg("-c").arg(pack));
         let machine = Machine { kernel, dir };
-        let mut format = Command::new("mke2fs");
+        let mut format = Command::new("/usr/sbin/mke2fs");
         format.args(["-q", "-t", "ext4", "-d"]).arg(site.state_dir());
         succeed(format.arg(machine.disk()).arg(DISK_SIZE));
         machine
@@ -90,31 +93,30 @@ impl Machine {
         self.dir.path().join("disk")
     }
 
-    /// Turns it on. The daemon inside is started again when it ends. At its first start `fault`,
-    /// if any, is injected by `strace`.
+    /// Turns it on. `fault`, if any, is injected into the daemon by `strace`; when it is killed by
+    /// that, the next one finds that the disk has not the space which it wants to be left free.
     pub fn boot(&self, fault: Option<&str>) -> Power {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = free.local_addr().expect("an address");
         drop(free);
-        let disk = self.disk();
-        let boot = find(&self.kernel.join("boot"), "vmlinuz-");
+        let kernel = find(&self.kernel.join("boot"), "vmlinuz-");
         // The kernel hands what it does not know to its first process as its environment.
         let fault = fault.map(|fault| format!(" FAULT={fault}")).unwrap_or_default();
         let forward = format!("hostfwd=tcp:{address}-10.0.2.15:{PORT}");
-        let mut qemu = Command::new("qemu-system-x86_64");
+        // It ends with the test, however that ends.
+        let mut qemu = Command::new("setpriv");
+        qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
         qemu.args(["-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "256", "-nodefaults"]);
-        qemu.args(["-display", "none", "-serial", "stdio", "-no-reboot", "-kernel"]).arg(boot);
+        qemu.args(["-display", "none", "-serial", "stdio", "-no-reboot"]);
+        qemu.arg("-kernel").arg(kernel);
         qemu.arg("-initrd").arg(self.dir.path().join("initramfs"));
         qemu.args(["-append", &format!("console=ttyS0 quiet panic=-1{fault}")]);
-        let drive = format!("id=disk,if=none,format=raw,cache=none,file={}", disk.display());
+        let drive = format!("id=disk,if=none,format=raw,cache=none,file={}", self.disk().display());
         qemu.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=disk"]);
         qemu.args(["-netdev", &format!("user,id=net,restrict=on,{forward}")]);
         qemu.args(["-device", "virtio-net-pci,netdev=net"]);
-        let mut qemu = qemu
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("qemu-system-x86_64 can be run");
+        let mut qemu =
+            qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("setpriv can be run");
         let stdout = BufReader::new(qemu.stdout.take().expect("stdout is a pipe"));
         let (sender, console) = mpsc::channel();
         thread::spawn(move || {
@@ -130,7 +132,7 @@ impl Machine {
     pub fn show_disk(&self, site: &Site) {
         let copy = self.dir.path().join("copy");
         succeed(Command::new("cp").arg("--sparse=always").arg(self.disk()).arg(&copy));
-        let checked = Command::new("e2fsck").args(["-f", "-p"]).arg(&copy).output();
+        let checked = Command::new("/usr/sbin/e2fsck").args(["-f", "-p"]).arg(&copy).output();
         let checked = checked.expect("e2fsck can be run");
         // 1: the journal was played back, and all is well.
         assert!(matches!(checked.status.code(), Some(0 | 1)), "{checked:?}");
@@ -138,7 +140,7 @@ impl Machine {
         fs::remove_dir_all(&state_dir).expect("the state shown before");
         fs::create_dir(&state_dir).expect("a directory");
         let dump = format!("rdump / {}", state_dir.display());
-        succeed(Command::new("debugfs").arg("-R").arg(dump).arg(&copy));
+        succeed(Command::new("/usr/sbin/debugfs").arg("-R").arg(dump).arg(&copy));
     }
 }
 
@@ -156,6 +158,11 @@ impl Power {
     /// Waits until a daemon takes connections.
     pub fn await_ready(&mut self) {
         self.await_line(READY);
+    }
+
+    /// Whether it had killed the daemon before that which was awaited last.
+    pub fn has_killed(&self) -> bool {
+        self.written.iter().any(|line| line == KILLED)
     }
 
     fn await_line(&mut self, needle: &str) {
@@ -197,10 +204,10 @@ fn kernel() -> PathBuf {
     let name = listed.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
     let name = name.unwrap_or_else(|| panic!("no {KERNEL}: run apt-get update"));
     let place = Path::new(PLACE).join(name);
-    let lock = File::create(place.with_extension("lock")).expect("a lock of ours");
+    let lock = File::create(Path::new(PLACE).join("kernel.lock")).expect("a lock of ours");
     lock.lock().expect("a lock of ours");
     if !place.exists() {
-        let making = place.with_extension("making");
+        let making = Path::new(PLACE).join("kernel.making");
         let _ = fs::remove_dir_all(&making);
         fs::create_dir(&making).expect("a directory");
         succeed(Command::new("apt-get").args(["download", name]).current_dir(&making));
@@ -245,7 +252,8 @@ fn fill(root: &Path, site: &Site, kernel: &Path) {
         .replace("MODULES", &MODULES.join(" "))
         .replace("CONFIG", &config.display().to_string())
         .replace("STATE", &state_dir.display().to_string())
-        .replace("STARTS", STARTS);
+        .replace("STARTS", STARTS)
+        .replace("KILLED", KILLED);
     fs::write(root.join("init"), init).expect("a written file");
     succeed(Command::new("chmod").arg("+x").arg(root.join("init")));
 }
@@ -264,6 +272,8 @@ mount -t ext4 /dev/vda STATE
 echo 'STARTS'
 if [ -n "$FAULT" ]; then
     strace -f -o /dev/null -e trace=fsync,fdatasync -e "inject=$FAULT" tilld serve --config CONFIG
+    echo 'KILLED'
+    sed -i 's/^disk_reserve = .*/disk_reserve = "1024 GiB"/' CONFIG
 fi
 tilld serve --config CONFIG
 "#;

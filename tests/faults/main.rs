@@ -39,3 +39,6 @@ mod machine;
 
 #[cfg(test)]
 mod power_cut;
+
+#[cfg(test)]
+mod controls;
