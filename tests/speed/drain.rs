@@ -1,0 +1,167 @@
+//! How fast a branch passes on what it has: a backlog drained from one daemon to another on this
+//! machine, what cashiers notice of it, and how long one confirmation takes to head office.
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use tilld::store::outgoing::OutboxReader;
+use tilld::system::clock;
+
+use crate::Outcome;
+use crate::daemon::{Daemon, configure};
+use crate::stock::{self, body};
+
+/// Confirmations that are timed one by one once the backlog is gone.
+const SINGLE: u64 = 500;
+
+/// Between two confirmations of the till that is timed during the drain.
+const TILL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Numbers for the till's confirmations, beyond those of the stock.
+const TILL_NUMBERS: u64 = 50_000_000;
+
+/// What one run came to.
+pub struct Drained {
+    pub per_second: f64,
+    /// How long a till's confirmations took meanwhile.
+    pub till_p50: Duration,
+    pub till_p99: Duration,
+    /// From before a single confirmation until head office has it.
+    pub single_p50: Duration,
+}
+
+/// Drains so many collections, in a directory that is not there yet and is not left behind.
+pub fn measure(place: &Path, backlog: u64) -> Outcome<Drained> {
+    let (office, branch) = (place.join("office"), place.join("branch"));
+    fs::create_dir_all(branch.join("state"))?;
+    let (store, writing) = stock::open(&branch.join("state"))?;
+    stock::fill(&store, 1..=backlog)?;
+    stock::close(store, writing)?;
+    let mut head_office = Daemon::start(&configure(&office, "branch", "branch = \"MNL-042\"\n")?)?;
+    let upstream = format!(
+        "[upstream]\nurl = \"https://127.0.0.1:{}/collectionCollect\"\nbranch = \"MNL-042\"\n\
+         user_name = \"branch\"\nauthentication_file = \"keys\"\nca_file = \"{}\"\n",
+        head_office.port()?,
+        office.join("state/tls/cert.pem").display()
+    );
+    let mut daemon = Daemon::start(&configure(&branch, "till-7", &upstream)?)?;
+    let port = daemon.port()?;
+    let started = clock::monotonic();
+    let till = Till::connect(&branch, port)?;
+    let (drained, till, mut times) = drain(&branch, till)?;
+    let took = drained - started;
+    let single_p50 = single(&office, till)?;
+    daemon.stop()?;
+    head_office.stop()?;
+    fs::remove_dir_all(place)?;
+    times.sort_unstable();
+    Ok(Drained {
+        #[expect(clippy::cast_precision_loss, reason = "a count of thousands")]
+        per_second: backlog as f64 / took.as_secs_f64(),
+        till_p50: times[times.len() / 2],
+        till_p99: times[times.len() * 99 / 100],
+        single_p50,
+    })
+}
+
+/// Waits until the outbox is empty, while a till goes on confirming. Gives when that was, the till,
+/// and how long its confirmations took.
+fn drain(branch: &Path, mut till: Till) -> Outcome<(std::time::Instant, Till, Vec<Duration>)> {
+    let is_drained = Arc::new(AtomicBool::new(false));
+    let stop = Arc::clone(&is_drained);
+    let cashier = thread::spawn(move || -> io::Result<(Till, Vec<Duration>)> {
+        let mut times = Vec::new();
+        while !stop.load(Ordering::Relaxed) {
+            times.push(till.confirm()?);
+            thread::sleep(TILL_INTERVAL);
+        }
+        Ok((till, times))
+    });
+    let mut outbox = OutboxReader::open(&branch.join("state"))?;
+    // The till's own confirmations come and go; the backlog is what was there before.
+    let last = outbox.last_sequence()?;
+    while !outbox.page(0, last, 1)?.is_empty() {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let drained = clock::monotonic();
+    is_drained.store(true, Ordering::Relaxed);
+    let (till, times) = cashier.join().map_err(|_| "the till panicked")??;
+    Ok((drained, till, times))
+}
+
+/// The median time from before a confirmation until head office has it.
+fn single(office: &Path, mut till: Till) -> Outcome<Duration> {
+    let office = OutboxReader::open(&office.join("state"))?;
+    let mut times = Vec::new();
+    for _ in 0..SINGLE {
+        let before = office.last_sequence()?;
+        let started = clock::monotonic();
+        till.confirm()?;
+        while office.last_sequence()? == before {
+            thread::sleep(Duration::from_micros(50));
+        }
+        times.push(started.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times[times.len() / 2])
+}
+
+/// A till with one kept-alive connection.
+struct Till {
+    stream: StreamOwned<ClientConnection, TcpStream>,
+    number: u64,
+}
+
+impl Till {
+    fn connect(branch: &Path, port: u16) -> Outcome<Till> {
+        let certificate = CertificateDer::from_pem_file(branch.join("state/tls/cert.pem"))?;
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate)?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let socket = TcpStream::connect(("127.0.0.1", port))?;
+        socket.set_nodelay(true)?;
+        let connection = ClientConnection::new(Arc::new(tls), ServerName::try_from("localhost")?)?;
+        Ok(Till { stream: StreamOwned::new(connection, socket), number: TILL_NUMBERS })
+    }
+
+    /// Confirms something new, and says how long the answer took.
+    fn confirm(&mut self) -> io::Result<Duration> {
+        self.number += 1;
+        let body = body(self.number);
+        let request = format!(
+            "POST /collectionCollect HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n\
+             {body}",
+            body.len()
+        );
+        let started = clock::monotonic();
+        self.stream.write_all(request.as_bytes())?;
+        self.stream.flush()?;
+        let mut answer = String::new();
+        let mut buffer = [0; 4096];
+        while !answer.ends_with('}') {
+            let bytes = self.stream.read(&mut buffer)?;
+            answer += &String::from_utf8_lossy(&buffer[..bytes]);
+            if bytes == 0 || answer.contains("\"-1009\"") {
+                return Err(io::Error::other(answer));
+            }
+        }
+        if answer.contains("\"1000\"") {
+            Ok(started.elapsed())
+        } else {
+            Err(io::Error::other(answer))
+        }
+    }
+}

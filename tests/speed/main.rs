@@ -1,0 +1,95 @@
+//! How fast tilld is, in one run on one machine: against an empty endpoint, against what is usually
+//! written for the same, against the disk, and with what a branch has after years. A program, not a
+//! test: a busy machine makes it slow, never wrong.
+//!
+//! `tests/bench` builds what this needs and runs it; it prints tables and writes
+//! target/bench/figures.json. `--quick` measures little, `--only ab` the load on some endpoints and
+//! nothing else. Knows nothing of how the daemon is made.
+
+mod daemon;
+mod drain;
+mod empty;
+mod fastify;
+mod figures;
+mod load;
+mod rounds;
+mod start;
+mod stock;
+
+use std::env;
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use figures::Figures;
+use rounds::Plan;
+
+/// What can go wrong here is told and ends it.
+pub type Outcome<T> = Result<T, Box<dyn Error>>;
+
+fn main() -> Outcome<()> {
+    let arguments: Vec<String> = env::args().collect();
+    let is_quick = arguments.iter().any(|argument| argument == "--quick");
+    let plan = if is_quick { rounds::QUICK } else { rounds::WHOLE };
+    let only = arguments.iter().skip_while(|argument| *argument != "--only").nth(1);
+    let target = target_directory()?;
+    let place = target.join("bench");
+    fs::create_dir_all(&place)?;
+    let mut figures = Figures::of(&plan);
+    rounds::run(&plan, only.map_or("abcde", String::as_str), &place, &mut figures)?;
+    if only.is_none() {
+        others(&plan, &place, &mut figures)?;
+        figures.add("binary, MB", megabytes(&daemon::binary()?)?);
+        figures.add(".deb, MB", megabytes(&package(&target.join("debian"))?)?);
+    }
+    figures.write(&place.join("figures.json"))?;
+    print!("{figures}");
+    Ok(())
+}
+
+/// What is measured beside the load: the way to head office, and the start.
+fn others(plan: &Plan, place: &Path, figures: &mut Figures) -> Outcome<()> {
+    eprintln!("drain of {}", plan.backlog);
+    for _ in 0..plan.drains {
+        let drained = drain::measure(&place.join("drain"), plan.backlog)?;
+        figures.add("drain, collections/s", drained.per_second);
+        figures.add("a till's p50 during the drain, ms", 1e3 * drained.till_p50.as_secs_f64());
+        figures.add("a till's p99 during the drain, ms", 1e3 * drained.till_p99.as_secs_f64());
+        let single = 1e3 * drained.single_p50.as_secs_f64();
+        figures.add("from a till to head office, p50, ms", single);
+    }
+    eprintln!("starts with {} collections", plan.started_rows);
+    let started = start::measure(&stock::stocked(place, plan.started_rows)?, plan.starts)?;
+    for ready in started.ready {
+        figures.add(figures::READY, 1e3 * ready.as_secs_f64());
+    }
+    figures.add("database and tape compared, s", started.checked.as_secs_f64());
+    figures.add("tape, bytes a collection", each(started.tape_bytes, plan.started_rows));
+    figures.add("database, bytes a collection", each(started.database_bytes, plan.started_rows));
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a mean for people")]
+fn each(bytes: u64, collections: u64) -> f64 {
+    (bytes / collections) as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a size in megabytes")]
+fn megabytes(path: &Path) -> Outcome<f64> {
+    Ok(fs::metadata(path)?.len() as f64 / 1e6)
+}
+
+/// Where cargo builds: this program lies in a directory of it.
+fn target_directory() -> Outcome<PathBuf> {
+    Ok(env::current_exe()?.ancestors().nth(2).ok_or("the target directory is nowhere")?.to_owned())
+}
+
+fn package(directory: &Path) -> Outcome<PathBuf> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            return Ok(path);
+        }
+    }
+    Err("there is no package: run packaging/build-deb".into())
+}
