@@ -84,26 +84,28 @@ pub fn history(
     caller: &UserName,
     now: AcceptedAt,
 ) -> rusqlite::Result<History> {
+    let contract = collection.contract.as_str();
+    let is_known: bool = connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM collection WHERE contract = ?1)")?
+        .query_row([contract], |row| row.get(0))?;
+    // Nearly every confirmation is a contract's first, and this is all that is asked for it.
+    if !is_known {
+        return Ok(History::Others { paid: false, possible_double: false });
+    }
     if let Some(first) = first(connection, collection)? {
         return Ok(History::SameIdentity(first));
     }
-    let contract = collection.contract.as_str();
-    let paid = connection
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM collection WHERE contract = ?1)")?
-        .query_row([contract], |row| row.get(0))?;
-    let possible_double = paid && {
-        let window = DOUBLE_WINDOW.num_milliseconds();
-        let mut statement = connection.prepare_cached(
-            "SELECT EXISTS (
-                 SELECT 1 FROM (SELECT amount, caller, accepted_at FROM collection
-                                WHERE contract = ?1 LIMIT ?2)
-                 WHERE amount = ?3 AND caller <> ?4 AND abs(accepted_at - ?5) <= ?6)",
-        )?;
-        let amount = collection.amount.centavos();
-        let bound = (contract, DOUBLE_LOOKBACK_MAX, amount, caller.as_str(), now.unix_ms(), window);
-        statement.query_row(bound, |row| row.get(0))?
-    };
-    Ok(History::Others { paid, possible_double })
+    let window = DOUBLE_WINDOW.num_milliseconds();
+    let mut statement = connection.prepare_cached(
+        "SELECT EXISTS (
+             SELECT 1 FROM (SELECT amount, caller, accepted_at FROM collection
+                            WHERE contract = ?1 LIMIT ?2)
+             WHERE amount = ?3 AND caller <> ?4 AND abs(accepted_at - ?5) <= ?6)",
+    )?;
+    let amount = collection.amount.centavos();
+    let bound = (contract, DOUBLE_LOOKBACK_MAX, amount, caller.as_str(), now.unix_ms(), window);
+    let possible_double = statement.query_row(bound, |row| row.get(0))?;
+    Ok(History::Others { paid: true, possible_double })
 }
 
 fn first(connection: &Connection, collection: &Collection) -> rusqlite::Result<Option<First>> {
