@@ -4,7 +4,8 @@
 //! that takes nothing costs lines, which are counted, and never holds a cashier. Knows nothing of
 //! what the lines say: to keep secrets out is the writer's duty.
 
-use std::io::{self, Write};
+use std::fmt::{self, Write as _};
+use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -22,6 +23,14 @@ use super::strangers::{self, Kind};
 
 /// Lines that may wait: several seconds of the busiest day, in about a megabyte when all are there.
 const QUEUE_LINES_MAX: usize = 4096;
+
+/// The texts of nearly every line have room in so many bytes, and their ends in so many places.
+const TEXT_BYTES: usize = 512;
+const ENDS: usize = 16;
+
+/// After a line was written, those of so long a time are gathered before the next is: to wake the
+/// thread for each would cost those who log more than the line itself.
+const GATHER_TIME: Duration = Duration::from_millis(2);
 
 /// How long `flush` waits for a log that may be stuck: a dying process must not hang on it.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
@@ -53,80 +62,103 @@ pub fn start(level: LevelFilter) -> io::Result<()> {
     Ok(())
 }
 
-/// A line on its way.
+/// A line on its way: all its texts in one buffer, because it is made by one thread and dropped by
+/// another, and each allocation that changes hands may make both wait.
 struct Line {
     at: DateTime<Utc>,
     level: Level,
-    target: String,
-    message: String,
-    fields: Fields,
+    text: String,
+    /// Where in `text` the message ends, then the target, then each key and each value.
+    ends: Vec<usize>,
 }
 
 impl Line {
     fn of(record: &Record<'_>) -> Line {
-        let mut fields = Fields(Vec::new());
+        Line::new(record.level(), *record.args(), record.target(), record.key_values())
+    }
+
+    fn new(
+        level: Level,
+        message: fmt::Arguments<'_>,
+        target: &str,
+        fields: &dyn kv::Source,
+    ) -> Line {
+        let (text, ends) = (String::with_capacity(TEXT_BYTES), Vec::with_capacity(ENDS));
+        let mut line = Line { at: clock::now(), level, text, ends };
+        line.add(message);
+        line.add(target);
         // Only a visitor that fails can fail here, and ours does not.
-        let _ = record.key_values().visit(&mut fields);
-        Line {
-            at: clock::now(),
-            level: record.level(),
-            target: record.target().to_owned(),
-            message: record.args().to_string(),
-            fields,
-        }
+        let _ = fields.visit(&mut line);
+        line
+    }
+
+    fn add(&mut self, part: impl fmt::Display) {
+        // A text takes everything.
+        let _ = write!(self.text, "{part}");
+        self.ends.push(self.text.len());
+    }
+
+    fn part(&self, number: usize) -> &str {
+        let start = number.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.text[start..self.ends[number]]
+    }
+
+    fn message(&self) -> &str {
+        self.part(0)
+    }
+
+    fn target(&self) -> &str {
+        self.part(1)
+    }
+
+    fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        (2..self.ends.len()).step_by(2).map(|key| (self.part(key), self.part(key + 1)))
     }
 
     /// The line that tells of lines that were lost.
     fn about_dropped(count: u64) -> Line {
-        Line {
-            at: clock::now(),
-            level: Level::Warn,
-            target: module_path!().to_owned(),
-            message: format!("{count} log lines were dropped because the log could not take them"),
-            fields: Fields::of(Event::LinesDropped, "TILLD_DROPPED", count),
-        }
+        Line::new(
+            Level::Warn,
+            format_args!("{count} log lines were dropped because the log could not take them"),
+            module_path!(),
+            &[
+                (Event::FIELD, Value::from(Event::LinesDropped.name())),
+                ("TILLD_DROPPED", Value::from(count)),
+            ],
+        )
     }
 
     /// The line that tells of lines that strangers caused and that were not written.
     fn about_suppressed(kind: &Kind, count: u64) -> Line {
-        Line {
-            at: clock::now(),
-            level: kind.level(),
-            target: module_path!().to_owned(),
-            message: format!(
+        Line::new(
+            kind.level(),
+            format_args!(
                 "{count} lines about {} were suppressed, {} since the start",
                 kind.what(),
                 kind.suppressed()
             ),
-            fields: Fields::of(Event::LinesSuppressed, "TILLD_SUPPRESSED", count),
-        }
+            module_path!(),
+            &[
+                (Event::FIELD, Value::from(Event::LinesSuppressed.name())),
+                ("TILLD_SUPPRESSED", Value::from(count)),
+            ],
+        )
     }
 }
 
-/// The key-values of a line, as text.
-struct Fields(Vec<(String, String)>);
-
-impl Fields {
-    fn of(event: Event, counted: &str, count: u64) -> Fields {
-        Fields(vec![
-            (Event::FIELD.to_owned(), event.name().to_owned()),
-            (counted.to_owned(), count.to_string()),
-        ])
-    }
-}
-
-impl<'kvs> VisitSource<'kvs> for Fields {
+impl<'kvs> VisitSource<'kvs> for Line {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
-        self.0.push((key.to_string(), value.to_string()));
+        self.add(key);
+        self.add(value);
         Ok(())
     }
 }
 
-/// As journald takes them: it finds the catalog's text by the id of the event.
-impl kv::Source for Fields {
+/// The fields as journald takes them: it finds the catalog's text by the id of the event.
+impl kv::Source for Line {
     fn visit<'kvs>(&'kvs self, visitor: &mut dyn VisitSource<'kvs>) -> Result<(), kv::Error> {
-        for (key, value) in &self.0 {
-            visitor.visit_pair(Key::from(key.as_str()), Value::from(value.as_str()))?;
+        for (key, value) in self.fields() {
+            visitor.visit_pair(Key::from(key), Value::from(value))?;
             if key == Event::FIELD
                 && let Some(event) = Event::named(value)
             {
@@ -166,9 +198,9 @@ impl Sink for Journal {
         journal.journal_send(
             &Record::builder()
                 .level(line.level)
-                .target(&line.target)
-                .args(format_args!("{}", line.message))
-                .key_values(&line.fields)
+                .target(line.target())
+                .args(format_args!("{}", line.message()))
+                .key_values(line)
                 .build(),
         )
     }
@@ -185,7 +217,7 @@ impl Sink for io::Stderr {
 fn readable(line: &Line) -> String {
     let at = line.at.with_timezone(&MANILA).format("%Y-%m-%dT%H:%M:%S%.3f%:z");
     let mut text = format!("{at} {:<5} ", line.level);
-    for c in line.message.chars() {
+    for c in line.message().chars() {
         if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
     }
     text.push('\n');
@@ -275,6 +307,7 @@ impl Progress {
         kinds: &[&Kind],
         look_interval: Duration,
     ) {
+        let mut is_gathered = true;
         loop {
             let line = match lines.try_recv() {
                 Ok(line) => line,
@@ -283,6 +316,10 @@ impl Progress {
                     // missing, and a log that is short of room is not given more to take.
                     self.tell_dropped(sink);
                     self.tell_suppressed(sink, kinds);
+                    if !std::mem::replace(&mut is_gathered, true) {
+                        thread::sleep(GATHER_TIME);
+                        continue;
+                    }
                     match lines.recv_timeout(look_interval) {
                         Ok(line) => line,
                         Err(RecvTimeoutError::Timeout) => continue,
@@ -292,6 +329,7 @@ impl Progress {
                 Err(TryRecvError::Disconnected) => return,
             };
             self.write(sink, &line);
+            is_gathered = false;
             *lock(&self.done) += 1;
             self.advanced.notify_all();
         }
@@ -342,14 +380,18 @@ mod tests {
 
     impl Sink for Gate {
         fn write(&mut self, line: &Line) -> io::Result<()> {
-            if line.message.starts_with("stuck") {
+            if line.message().starts_with("stuck") {
                 self.barrier.wait(); // the test knows that the sink has the line
                 self.barrier.wait(); // the test lets it go
             }
-            let mut text = format!("{} {}", line.level, line.message);
-            line.fields.0.iter().for_each(|(key, value)| text.extend([" ", key, "=", value]));
+            let mut text = format!("{} {}", line.level, line.message());
+            line.fields().for_each(|(key, value)| text.extend([" ", key, "=", value]));
             self.taken.send(text).unwrap();
-            if line.message.starts_with("lost") { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
+            if line.message().starts_with("lost") {
+                Err(io::ErrorKind::Other.into())
+            } else {
+                Ok(())
+            }
         }
     }
 
@@ -465,8 +507,7 @@ mod tests {
     #[test]
     fn journald_gets_the_message_id_of_the_event() {
         let mut taken = Taken(Vec::new());
-        let fields = Fields::of(Event::LinesDropped, "TILLD_DROPPED", 3);
-        kv::Source::visit(&fields, &mut taken).unwrap();
+        kv::Source::visit(&Line::about_dropped(3), &mut taken).unwrap();
         let message_id = format!("MESSAGE_ID={}", Event::LinesDropped.message_id());
         assert_eq!(taken.0, ["TILLD_EVENT=lines-dropped", &message_id, "TILLD_DROPPED=3"]);
     }
@@ -499,13 +540,9 @@ mod tests {
 
     #[test]
     fn a_line_for_people_is_one_line_in_philippine_time() {
-        let line = Line {
-            at: DateTime::from_timestamp_millis(1_795_226_400_000).unwrap(),
-            level: Level::Info,
-            target: String::new(),
-            message: "Ñ took\n\x1b[31mit".to_owned(),
-            fields: Fields(vec![("TILLD_EVENT".to_owned(), "x".to_owned())]),
-        };
+        let fields = [("TILLD_EVENT", "x")];
+        let mut line = Line::new(Level::Info, format_args!("Ñ took\n\x1b[31mit"), "", &fields);
+        line.at = DateTime::from_timestamp_millis(1_795_226_400_000).unwrap();
         let expected = "2026-11-21T10:00:00.000+08:00 INFO  Ñ took\\n\\u{1b}[31mit\n";
         assert_eq!(readable(&line), expected);
     }
