@@ -87,7 +87,8 @@ pub fn run(plan: &Plan, only: &str, place: &Path, figures: &mut Figures) -> Outc
     for round in 1..=plan.rounds {
         eprintln!("round {round} of {}", plan.rounds);
         let directory = run.join("round");
-        let (json_daemon, json) = start(&directory.join("json"))?;
+        let (mut json_daemon, json) = start(&directory.join("json"))?;
+        json_daemon.wait_for("database and tape agree")?;
         figures.add(figures::MEMORY_AT_REST, megabytes(json_daemon.memory("VmRSS:")?));
         let (sealed_daemon, sealed) = start(&directory.join("sealed"))?;
         let fastify = only.contains('e').then(|| Fastify::start(place, &directory.join("fastify")));
@@ -159,11 +160,10 @@ fn one_round(
     Ok(())
 }
 
-/// Starts a daemon, and waits until it has compared what it has in the background.
+/// Starts a daemon that goes on comparing what it has in the background, as after any start.
 fn start(directory: &Path) -> Outcome<(Daemon, Target)> {
     let mut daemon = Daemon::start(&configure(directory, "till-7", "")?)?;
     let port = daemon.port()?;
-    daemon.wait_for("database and tape agree")?;
     Ok((daemon, Target { port, database: Some(directory.join("state/tilld.db")) }))
 }
 
