@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 use crate::machine::succeed;
-use crate::power_cut::{Cuts, DATABASE_SYNC};
+use crate::power_cut::{Cuts, Sync};
 use crate::support::{Setup, Site};
 
 /// A broken build must be found out by so many power cuts. About every second one does so.
@@ -99,5 +99,5 @@ fn a_build_that_answers_first_is_found_out() {
 
 #[test]
 fn a_build_that_starts_without_a_checkpoint_is_found_out() {
-    assert!(is_found_out("no-checkpoint", |cuts| cuts.after_repeat(DATABASE_SYNC)));
+    assert!(is_found_out("no-checkpoint", |cuts| cuts.after_repeat(Sync::OfWal)));
 }

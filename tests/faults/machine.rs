@@ -93,15 +93,16 @@ impl Machine {
         self.dir.path().join("disk")
     }
 
-    /// Turns it on. `fault`, if any, is injected into the daemon by `strace`; when it is killed by
-    /// that, the next one finds that the disk has not the space which it wants to be left free.
+    /// Turns it on. `strace` injects `FAULT` of `fault`, if any, into the daemon's calls about
+    /// `ONLY`, or about anything; when the daemon is killed by that, the next one finds that the
+    /// disk has not the space which it wants to be left free.
     pub fn boot(&self, fault: Option<&str>) -> Power {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = free.local_addr().expect("an address");
         drop(free);
         let kernel = find(&self.kernel.join("boot"), "vmlinuz-");
         // The kernel hands what it does not know to its first process as its environment.
-        let fault = fault.map(|fault| format!(" FAULT={fault}")).unwrap_or_default();
+        let fault = fault.map(|fault| format!(" {fault}")).unwrap_or_default();
         let forward = format!("hostfwd=tcp:{address}-10.0.2.15:{PORT}");
         // It ends with the test, however that ends.
         let mut qemu = Command::new("setpriv");
@@ -271,7 +272,8 @@ ip link set eth0 up
 mount -t ext4 /dev/vda STATE
 echo 'STARTS'
 if [ -n "$FAULT" ]; then
-    strace -f -o /dev/null -e trace=fsync,fdatasync -e "inject=$FAULT" tilld serve --config CONFIG
+    strace -f -o /dev/null ${ONLY:+-P $ONLY} -e trace=fdatasync -e "inject=$FAULT" \
+        tilld serve --config CONFIG
     echo 'KILLED'
     sed -i 's/^disk_reserve = .*/disk_reserve = "1024 GiB"/' CONFIG
 fi

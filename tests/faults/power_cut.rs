@@ -13,6 +13,7 @@ use tilld::system::clock;
 use crate::ledger::Ledger;
 use crate::machine::Machine;
 use crate::rounds::Rounds;
+use crate::support::state::WAL;
 use crate::support::till::trusting;
 use crate::support::{Chance, Daemon, Setup, Site, Till};
 
@@ -21,9 +22,14 @@ const CLIENTS: usize = 16;
 /// The power goes after at most so many answers.
 const ANSWERS_MAX: usize = 200;
 
-/// By which SQLite makes a commit durable, and by which the tape is.
-pub const DATABASE_SYNC: &str = "fsync";
-const TAPE_SYNC: &str = "fdatasync";
+/// The sync at which the daemon is killed.
+#[derive(Clone, Copy, Debug)]
+pub enum Sync {
+    /// The one that makes a commit durable.
+    OfWal,
+    /// That one, or the one of the tape.
+    OfEither,
+}
 
 /// The daemon is killed at one of its first syncs, which come before so many answers.
 const SYNCS: usize = 40;
@@ -93,9 +99,14 @@ impl Cuts {
     /// Has the daemon killed where it is about to sync by this call, and cuts the power as soon as
     /// the next one, which lacks room, has said what it has of that which the killed one never
     /// answered: it only reads then, and no sync of its own makes good what it reads.
-    pub fn after_repeat(&mut self, sync: &str) -> Vec<String> {
+    pub fn after_repeat(&mut self, sync: Sync) -> Vec<String> {
         let when = 1 + self.chance.below(SYNCS);
-        let mut power = self.machine.boot(Some(&format!("{sync}:signal=KILL:when={when}")));
+        let path = match sync {
+            Sync::OfWal => format!(" ONLY={}", self.site.state_dir().join(WAL).display()),
+            Sync::OfEither => String::new(),
+        };
+        let fault = format!("FAULT=fdatasync:signal=KILL:when={when}{path}");
+        let mut power = self.machine.boot(Some(&fault));
         power.await_ready();
         if !power.has_killed() {
             // Few, so that little waits behind what was about to be synced.
@@ -116,7 +127,7 @@ impl Cuts {
             })
             .collect();
         power.cut();
-        println!("killed at {sync} {when}, then answered {codes:?}");
+        println!("killed at {sync:?} {when}, then answered {codes:?}");
         self.wrong_on_disk()
     }
 
@@ -159,7 +170,7 @@ fn when_the_power_goes_under_load_or_during_a_start_nothing_answered_is_lost() {
 fn what_is_answered_after_a_crash_outlives_the_power_cut_that_follows() {
     let mut cuts = Cuts::of(Setup::live().prepare());
     for round in Rounds::of("power cuts after a crash", 5, 100) {
-        let wrong = cuts.after_repeat([DATABASE_SYNC, TAPE_SYNC][round % 2]);
+        let wrong = cuts.after_repeat([Sync::OfWal, Sync::OfEither][round % 2]);
         assert!(wrong.is_empty(), "round {round}: {wrong:#?}");
     }
     let wrong = cuts.wrong_when_repeated();
