@@ -27,8 +27,9 @@ use crate::operator::snapshot::{
     Today,
 };
 use crate::relay;
+use crate::store::backup::{self, Name};
 use crate::store::reader::Reader;
-use crate::store::{Health, OpenError, backup};
+use crate::store::{Health, OpenError};
 use crate::system::{clock, notify};
 
 /// How often it looks for changes, and at most writes the file.
@@ -164,6 +165,10 @@ impl Photographer {
         if let (Some(office), Some(relay)) = (&mut head_office, relay) {
             office.link = Some(link(relay.state(), self.counter.last_delivered_at));
         }
+        let (last_backup_at, backup_trouble) = match self.backups.last_at(now) {
+            Ok(last) => (last.map(Moment), None),
+            Err(trouble) => (None, Some(trouble)),
+        };
         let snapshot = Snapshot {
             schema_version: SCHEMA_VERSION,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -177,7 +182,8 @@ impl Photographer {
             lacking_names,
             certificate,
             strayed: strayed.all().into_iter().map(strayed_caller).collect(),
-            last_backup_at: self.backups.last_at(),
+            last_backup_at,
+            backup_trouble,
             condition: health.condition(),
             disk: Disk {
                 free_bytes: health.free_bytes(),
@@ -280,22 +286,25 @@ impl Counter {
 /// The directory of backups, looked into now and then.
 struct KeptBackups {
     directory: PathBuf,
-    seen: Option<(Option<Moment>, Instant)>,
+    seen: Result<Vec<Name>, String>,
+    seen_at: Option<Instant>,
 }
 
 impl KeptBackups {
     fn new(directory: PathBuf) -> KeptBackups {
-        KeptBackups { directory, seen: None }
+        KeptBackups { directory, seen: Ok(Vec::new()), seen_at: None }
     }
 
-    /// When the last one was begun; nothing when there is none that can be seen.
-    fn last_at(&mut self) -> Option<Moment> {
-        if self.seen.is_none_or(|(_, at)| at.elapsed() >= BACKUPS_INTERVAL) {
-            let names = backup::names(&self.directory).unwrap_or_default();
-            let last = names.last().map(|name| Moment(name.at()));
-            self.seen = Some((last, clock::monotonic()));
+    /// When the last good one was begun, if there is any. One that a clock has put into the future
+    /// says nothing.
+    fn last_at(&mut self, now: AcceptedAt) -> Result<Option<AcceptedAt>, String> {
+        if self.seen_at.is_none_or(|at| at.elapsed() >= BACKUPS_INTERVAL) {
+            self.seen = backup::names(&self.directory).map_err(|error| error.to_string());
+            self.seen_at = Some(clock::monotonic());
         }
-        self.seen.and_then(|(last, _)| last)
+        let names = self.seen.clone()?.into_iter();
+        let good = names.filter(|name| !name.is_damaged() && name.at() <= now);
+        Ok(good.map(Name::at).max())
     }
 }
 

@@ -93,11 +93,6 @@ impl AcceptedAt {
         BusinessDate(self.0.date_naive())
     }
 
-    /// How many whole days after another time this is; negative before it.
-    pub fn days_since(self, other: AcceptedAt) -> i64 {
-        (self.0 - other.0).num_days()
-    }
-
     /// Takes back what [`AcceptedAt::wall_clock`] gave.
     pub fn from_wall_clock(text: &str) -> Result<AcceptedAt, Invalid> {
         let CollectedAt(there) = CollectedAt::parse(text)?;

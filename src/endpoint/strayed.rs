@@ -16,7 +16,7 @@ pub struct Strayed {
     pub last_at: AcceptedAt,
 }
 
-/// Counts by caller: never more of them than are configured, whoever knocks.
+/// Counts by caller: never more of them than were ever configured, whoever knocks.
 #[derive(Default)]
 pub struct StrayedCallers(Mutex<BTreeMap<UserName, Strayed>>);
 

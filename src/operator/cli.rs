@@ -362,7 +362,9 @@ impl FromStr for ColumnMap {
             if !["contract", "receipt", "amount"].contains(&what.trim()) {
                 return Err(format!("{what:?} is none of contract, receipt and amount"));
             }
-            columns.insert(what.trim(), column.trim().to_owned());
+            if columns.insert(what.trim(), column.trim().to_owned()).is_some() {
+                return Err(format!("two columns are the {what}"));
+            }
         }
         let missing = |what| format!("which column is the {what}?");
         Ok(ColumnMap {

@@ -48,8 +48,10 @@ pub struct Snapshot {
     pub certificate: Certificate,
     /// Configured callers that were answered -1001 since the start.
     pub strayed: Vec<StrayedCaller>,
-    /// When the last verified backup was begun, by its name.
+    /// When the last good backup was begun, by its name.
     pub last_backup_at: Option<Moment>,
+    /// Why backups cannot be looked for.
+    pub backup_trouble: Option<String>,
     /// Whether collections can be recorded.
     pub condition: Condition,
     /// The disk of the state directory.
@@ -380,6 +382,7 @@ pub(super) mod tests {
                 fingerprint: "6C:84:0F".to_owned(),
             },
             strayed: Vec::new(),
+            backup_trouble: None,
             last_backup_at: Some(moment(-290 * MIN)),
             operator: Door { address: Some("127.0.0.1:9443".to_owned()), trouble: None },
             control: Door { address: Some("/run/tilld/tilld.sock".to_owned()), trouble: None },
@@ -439,7 +442,9 @@ pub(super) mod tests {
         for (expected, change) in [
             ("parked", (|s| s.books.parked.count = 1) as fn(&mut Snapshot)),
             ("the certificate ends", |s| s.certificate.ends_at = Some(moment(20 * DAY))),
+            ("the certificate ends", |s| s.certificate.ends_at = Some(moment(12 * 60 * MIN))),
             ("the certificate has ended", |s| s.certificate.ends_at = Some(moment(0))),
+            ("directory of backups cannot be read", |s| s.backup_trouble = Some("gone".to_owned())),
             ("the last backup is of", |s| s.last_backup_at = Some(moment(-4 * DAY))),
             ("till-7 was answered -1001 1 time", |s| {
                 s.strayed = vec![StrayedCaller {

@@ -89,6 +89,11 @@ impl Name {
         if name.to_string() == text { Ok(name) } else { Err(invalid) }
     }
 
+    /// Whether it is a true copy of what was damaged already.
+    pub fn is_damaged(self) -> bool {
+        self.is_damaged
+    }
+
     /// When it was begun, by the clock of that time.
     pub fn at(self) -> AcceptedAt {
         self.at

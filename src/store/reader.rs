@@ -175,7 +175,7 @@ impl Reader {
     pub fn collections_of(&self, days: Days, after: Sequence) -> Result<Vec<Listed>, OpenError> {
         let sql = format!(
             "SELECT {} FROM collection
-             WHERE sequence > ?1 AND business_date BETWEEN ?2 AND ?3
+             WHERE sequence > ?1 AND +business_date BETWEEN ?2 AND ?3 -- in order, not by the day
              ORDER BY collection.sequence LIMIT ?4",
             collections::COLUMNS,
         );
@@ -186,10 +186,13 @@ impl Reader {
         rows.map(|row| self.listed(row?)).collect()
     }
 
-    /// How many collections stand in these days' books.
-    pub fn count_of(&self, days: Days) -> Result<u64, OpenError> {
-        let sql = "SELECT count(*) FROM collection WHERE business_date BETWEEN ?1 AND ?2";
-        Ok(self.connection.prepare_cached(sql)?.query_row(days.texts(), |row| row.get(0))?)
+    /// How many collections stand in these days' books behind number `after`.
+    pub fn count_of(&self, days: Days, after: Sequence) -> Result<u64, OpenError> {
+        let sql = "SELECT count(*) FROM collection
+                   WHERE business_date BETWEEN ?1 AND ?2 AND sequence > ?3";
+        let (from, to) = days.texts();
+        let mut statement = self.connection.prepare_cached(sql)?;
+        Ok(statement.query_row((from, to, after), |row| row.get(0))?)
     }
 
     /// What was taken on these days.

@@ -21,7 +21,7 @@ use super::clock;
 use super::event::Event;
 use super::strangers::{self, Kind};
 
-/// Lines that may wait: several seconds of the busiest day, in about a megabyte when all are there.
+/// Lines that may wait: several seconds of the busiest day, in a few megabytes when all are there.
 const QUEUE_LINES_MAX: usize = 4096;
 
 /// The texts of nearly every line have room in so many bytes, and their ends in so many places.

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
+use crate::kills::wrong_after_kills;
 use crate::machine::succeed;
-use crate::power_cut::{Cuts, Sync};
+use crate::power_cut::{Cuts, NO_START, Sync};
+use crate::rounds::Rounds;
 use crate::support::{Setup, Site};
 
 /// A broken build must be found out by so many power cuts. About every second one does so.
@@ -79,7 +81,9 @@ fn seed(target: &Path) {
 fn is_found_out(patch: &str, cut: impl Fn(&mut Cuts) -> Vec<String>) -> bool {
     let mut cuts = Cuts::of(broken_by(patch));
     (1..=CUTS_MAX).any(|count| {
-        let wrong = cut(&mut cuts);
+        let mut wrong = cut(&mut cuts);
+        // A build that does not even start shows nothing about the faults.
+        wrong.retain(|what| !what.starts_with(NO_START));
         if let Some(first) = wrong.first() {
             println!("{patch}: after {count} cuts {} things are wrong: {first}", wrong.len());
         }
@@ -95,6 +99,14 @@ fn a_build_that_does_not_sync_is_found_out() {
 #[test]
 fn a_build_that_answers_first_is_found_out() {
     assert!(is_found_out("answer-first", Cuts::under_load));
+}
+
+#[test]
+fn a_build_that_answers_first_is_found_out_by_kills_too() {
+    let site = broken_by("answer-first");
+    let wrong = wrong_after_kills(&site, Rounds::of("kills of a broken build", 20, 20));
+    assert!(!wrong.is_empty());
+    println!("answer-first: after 20 kills {} things are wrong: {}", wrong.len(), wrong[0]);
 }
 
 #[test]

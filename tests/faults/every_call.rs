@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::calls::{self, Call, Fault};
 use crate::ledger::{Ledger, centavos, contract, numbered};
-use crate::rounds::Rounds;
+use crate::rounds::{Rounds, is_torture};
 use crate::support::clock::Clock;
 use crate::support::fleet::{Branch, MANILA, Office, number};
 use crate::support::{Chance, Daemon, JSON, PATH, Site, State, Till};
@@ -37,6 +37,8 @@ struct Case<'a> {
     clock: Clock,
     ledger: Ledger,
     wrong: Vec<String>,
+    /// Commands that a fault may make fail.
+    failed_commands: usize,
 }
 
 impl Case<'_> {
@@ -45,7 +47,7 @@ impl Case<'_> {
         let clock = Clock::of(&branch.site);
         let first = u32::try_from(number).expect("few cases") * NUMBERS + 1;
         let ledger = Ledger::begin_at(branch.site.path(), first);
-        Case { office, branch, clock, ledger, wrong: Vec::new() }
+        Case { office, branch, clock, ledger, wrong: Vec::new(), failed_commands: 0 }
     }
 
     fn site(&self) -> &Site {
@@ -56,10 +58,15 @@ impl Case<'_> {
     /// not promise anything any more.
     fn live(&mut self, command: std::process::Command, is_sync: bool) {
         let Ok(mut daemon) = Daemon::try_start_by(self.site(), command) else { return };
-        if self.script(&daemon, is_sync).is_some() {
+        let ended = self.script(&daemon, is_sync).is_none();
+        let has_failed = is_sync && calls::is_injected(self.site());
+        if !ended {
             daemon.sigterm();
         }
-        daemon.wait(END_TIME_MAX);
+        let status = daemon.wait(END_TIME_MAX);
+        if has_failed && status.code() != Some(1) {
+            self.wrong.push(format!("it ended with {status} after a failed sync"));
+        }
     }
 
     /// `None` when the daemon ended before.
@@ -70,8 +77,9 @@ impl Case<'_> {
         }
         self.clock.set("+1d");
         let last = self.confirm(&mut till, is_sync)?;
-        let _ = self.site().tilld(&["reload"]);
-        let _ = self.site().tilld(&["backup", "create"]);
+        for command in [&["reload"] as &[&str], &["backup", "create"]] {
+            self.failed_commands += usize::from(!self.site().tilld(command).status.success());
+        }
         let refused = numbered(last + NUMBERS / 2).with("amount", "none");
         till.try_post(PATH, JSON, &[], refused.text().as_bytes()).ok()?;
         self.send(&mut till, last, is_sync)?;
@@ -107,16 +115,9 @@ impl Case<'_> {
 
     /// Starts without a fault and holds everything to everybody's ledger.
     fn recover(&mut self) {
-        let daemon = match Daemon::try_start(self.site()) {
-            Ok(daemon) => daemon,
-            Err((code, said)) => {
-                self.wrong.push(format!("it does not start: {code:?} {said}"));
-                return;
-            }
-        };
+        let Some(daemon) = self.restart() else { return };
+        self.hold(&daemon);
         let mut till = daemon.till();
-        self.wrong.extend(self.ledger.wrong_in_books(self.site()));
-        self.wrong.extend(self.ledger.wrong_when_repeated(&daemon));
         // Who had no answer asks again; and life goes on.
         let new = self.ledger.next();
         for number in self.ledger.entries().sent.into_iter().chain([new]) {
@@ -136,6 +137,23 @@ impl Case<'_> {
         if verified.code != Some(0) {
             self.wrong.push(format!("{verified:?}"));
         }
+    }
+
+    /// A start without a fault.
+    fn restart(&mut self) -> Option<Daemon> {
+        match Daemon::try_start(self.site()) {
+            Ok(daemon) => Some(daemon),
+            Err((code, said)) => {
+                self.wrong.push(format!("it does not start: {code:?} {said}"));
+                None
+            }
+        }
+    }
+
+    /// Holds books and answers to the ledger.
+    fn hold(&mut self, daemon: &Daemon) {
+        self.wrong.extend(self.ledger.wrong_in_books(self.site()));
+        self.wrong.extend(self.ledger.wrong_when_repeated(daemon));
     }
 
     /// Everything that was told is at head office once.
@@ -166,6 +184,9 @@ impl Case<'_> {
             crashed.put(self.site());
             let command = calls::with_fault(self.site(), &self.clock, &all[call], Fault::Kill);
             self.recovery(command);
+            let Some(daemon) = self.restart() else { return };
+            self.hold(&daemon);
+            daemon.stop();
         }
     }
 
@@ -186,6 +207,7 @@ fn all_calls(office: &Office) -> Vec<Call> {
     let calls = calls::calls_of(case.site());
     case.recover();
     assert!(case.wrong.is_empty(), "{:#?}", case.wrong);
+    assert_eq!(case.failed_commands, 0);
     calls
 }
 
@@ -210,7 +232,8 @@ fn a_fault_at_every_call_of_the_writer_loses_and_doubles_nothing() {
                     if !calls::was_reached(case.site()) {
                         not_reached.fetch_add(1, Ordering::Relaxed);
                     }
-                    if fault == Fault::Kill && chance.below(SECOND_CRASHES) == 0 {
+                    let is_picked = is_torture() || chance.below(SECOND_CRASHES) == 0;
+                    if fault == Fault::Kill && is_picked {
                         case.crash_again(&mut chance);
                     }
                     case.recover();

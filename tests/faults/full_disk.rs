@@ -63,10 +63,10 @@ fn a_disk_filled_and_freed_20_times_is_minus_1009_while_full_and_goes_on_by_itse
     branch.start();
     let (address, tls) = (branch.daemon().address(), branch.daemon().tls().clone());
     let clients = |wanted: &str| {
-        ledger.clients(CLIENTS, address, &tls, |told| {
-            let seen = told.iter().filter(|code| code == wanted).take(ANSWERS).count();
-            assert_eq!(seen, ANSWERS, "the daemon went away");
+        let seen = ledger.clients(CLIENTS, address, &tls, |told| {
+            told.iter().filter(|code| code == wanted).take(ANSWERS).count()
         });
+        assert_eq!(seen, ANSWERS, "the daemon went away");
     };
     for round in Rounds::of("full disks", 20, 60) {
         office.wan.set(Line::Cut);

@@ -10,13 +10,19 @@ const CLIENTS: usize = 64;
 /// A life ends after at most so many answers.
 const ANSWERS_MAX: usize = 700;
 
+/// The books are held against the ledger after so many lives, and at the end.
+const CHECK_EVERY: usize = 10;
+
 /// Kills the daemon of a site again and again while clients send. Gives what is wrong in the end.
 pub fn wrong_after_kills(site: &Site, rounds: Rounds) -> Vec<String> {
     let mut chance = Chance::new();
     let ledger = Ledger::begin(site.path());
     let mut wrong = Vec::new();
-    for _ in rounds {
+    for round in rounds {
         let mut daemon = site.start();
+        if round % CHECK_EVERY == 0 {
+            wrong.extend(ledger.wrong_in_books(site));
+        }
         let (address, tls) = (daemon.address(), daemon.tls().clone());
         // Within the first answers, or in full flight.
         let answers = 1 + chance.below(ANSWERS_MAX);

@@ -8,20 +8,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
+use std::iter;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 use serde_json::Value;
+use tilld::system::clock;
 
 use crate::support::{Confirmation, Daemon, JSON, PATH, Site, Till};
 
 /// Every so many-th confirmation is sent twice, whatever was answered.
 const TWICE_EVERY: u32 = 4;
+
+/// More than any load here takes, on a busy machine and in a slow one.
+const ANSWERS_TIME_MAX: Duration = Duration::from_secs(240);
 
 pub struct Ledger {
     path: PathBuf,
@@ -41,6 +47,35 @@ pub struct Entries {
     pub refused: Vec<(u32, String)>,
     /// Answered 1000 more than once.
     new_again: BTreeSet<u32>,
+}
+
+/// What clients are told, as it comes.
+pub struct Answers {
+    told: Receiver<String>,
+    deadline: Instant,
+}
+
+impl Answers {
+    /// Code by code, until all clients are gone.
+    pub fn iter(&self) -> impl Iterator<Item = String> {
+        iter::from_fn(|| {
+            let left = self.deadline.saturating_duration_since(clock::monotonic());
+            match self.told.recv_timeout(left) {
+                Ok(code) => Some(code),
+                Err(RecvTimeoutError::Disconnected) => None,
+                Err(RecvTimeoutError::Timeout) => panic!("not over after {ANSWERS_TIME_MAX:?}"),
+            }
+        })
+    }
+}
+
+/// Sets what it was made of when it goes.
+struct SetAtTheEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// A confirmation whose amount, contract and receipt all follow from `number`.
@@ -85,16 +120,20 @@ impl Ledger {
     /// So many clients, each on a connection of its own, send what is owed, then new ones, until
     /// their connections break or `meanwhile`, which hears the
     /// codes that they are told, is over.
+    /// It fails when that takes longer than anything here should.
     pub fn clients<R>(
         &self,
         count: usize,
         address: SocketAddr,
         tls: &Arc<ClientConfig>,
-        meanwhile: impl FnOnce(&Receiver<String>) -> R,
+        meanwhile: impl FnOnce(&Answers) -> R,
     ) -> R {
         let is_over = AtomicBool::new(false);
         thread::scope(|scope| {
+            // Also when `meanwhile` fails: then they would go on for ever.
+            let _at_the_end = SetAtTheEnd(&is_over);
             let (sender, told) = mpsc::channel();
+            let told = Answers { told, deadline: clock::monotonic() + ANSWERS_TIME_MAX };
             for _ in 0..count {
                 let (sender, is_over) = (sender.clone(), &is_over);
                 scope.spawn(move || {
@@ -107,9 +146,7 @@ impl Ledger {
                 });
             }
             drop(sender);
-            let result = meanwhile(&told);
-            is_over.store(true, Ordering::Relaxed);
-            result
+            meanwhile(&told)
         })
     }
 

@@ -201,16 +201,17 @@ impl Drop for Power {
 /// Debian's, fetched once and not installed.
 fn kernel() -> PathBuf {
     fs::create_dir_all(PLACE).expect("a place for the kernel");
-    let listed = succeed(Command::new("apt-cache").args(["depends", KERNEL]));
-    let name = listed.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
-    let name = name.unwrap_or_else(|| panic!("no {KERNEL}: run apt-get update"));
-    let place = Path::new(PLACE).join(name);
-    let lock = File::create(Path::new(PLACE).join("kernel.lock")).expect("a lock of ours");
+    let place = Path::new(PLACE).join("kernel");
+    let lock = File::create(place.with_extension("lock")).expect("a lock of ours");
     lock.lock().expect("a lock of ours");
     if !place.exists() {
-        let making = Path::new(PLACE).join("kernel.making");
+        let making = place.with_extension("making");
         let _ = fs::remove_dir_all(&making);
         fs::create_dir(&making).expect("a directory");
+        succeed(Command::new("apt-get").args(["update", "-q"]));
+        let listed = succeed(Command::new("apt-cache").args(["depends", KERNEL]));
+        let name = listed.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
+        let name = name.unwrap_or_else(|| panic!("Debian has no {KERNEL}:\n{listed}"));
         succeed(Command::new("apt-get").args(["download", name]).current_dir(&making));
         let package = find(&making, name);
         succeed(Command::new("dpkg").arg("-x").arg(&package).arg(&making));
@@ -226,6 +227,7 @@ fn fill(root: &Path, site: &Site, kernel: &Path) {
     for module in MODULES {
         let found =
             succeed(Command::new("find").arg(&directory).args(["-name", &format!("{module}.ko")]));
+        assert!(!found.trim().is_empty(), "this kernel has no {module}.ko");
         copy(root, Path::new(found.trim()), &Path::new("/modules").join(format!("{module}.ko")));
     }
     let path = |program| PathBuf::from(succeed(Command::new("which").arg(program)).trim());

@@ -22,6 +22,9 @@ const CLIENTS: usize = 16;
 /// The power goes after at most so many answers.
 const ANSWERS_MAX: usize = 200;
 
+/// How it begins when what is wrong is that the daemon does not start.
+pub const NO_START: &str = "it does not start";
+
 /// The sync at which the daemon is killed.
 #[derive(Clone, Copy, Debug)]
 pub enum Sync {
@@ -140,7 +143,7 @@ impl Cuts {
                 daemon.stop();
                 wrong
             }
-            Err((code, text)) => vec![format!("it does not start, exit {code:?}:\n{text}")],
+            Err((code, text)) => vec![format!("{NO_START}, exit {code:?}:\n{text}")],
         }
     }
 

@@ -8,6 +8,11 @@ use tilld::system::clock;
 /// Set by `tests/torture`: the seconds that each kind of fault has.
 const SECONDS: &str = "TILLD_TORTURE_SECONDS";
 
+/// Whether there is more time than beside the other tests.
+pub fn is_torture() -> bool {
+    std::env::var_os(SECONDS).is_some()
+}
+
 /// Counts the rounds of one kind of fault; says at the end how many there were.
 pub struct Rounds {
     name: &'static str,

@@ -126,6 +126,7 @@ fn a_report_is_compared_with_a_day_to_the_centavo() {
         taken(3, "3900.00", "09:00:00", "10"),
         taken(4, "10.00", "09:00:00", "10"),
         taken(5, "10.00", "09:00:00", "10").with("collectedTime", "2026-03-06 00:00:00"),
+        taken(7, "10.00", "09:00:00", "10").with("collectedTime", "2026-03-06 00:00:00"),
     ]);
     let line = |number: u32, amount: &str| {
         let confirmation = Confirmation::numbered(number);
@@ -147,6 +148,7 @@ fn a_report_is_compared_with_a_day_to_the_centavo() {
         line(3, "3,900.00"),
         line(5, "10.00"),
         line(6, "10.00"),
+        line(7, "11.00"),
     ];
     let (code, findings) = reconciled(&site, &report(&other), MAP);
     let wanted = [
@@ -156,6 +158,7 @@ fn a_report_is_compared_with_a_day_to_the_centavo() {
         (4, "only-here"),
         (5, "here-on-another-day"),
         (6, "only-there"),
+        (7, "amount-differs"),
     ];
     let wanted = wanted.map(|(n, finding)| (format!("SKY01{n:08}"), finding.to_owned()));
     assert_eq!((code, findings), (Some(65), wanted.to_vec()));

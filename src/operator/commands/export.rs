@@ -26,7 +26,7 @@ pub fn export(config: &Config, args: &ExportArgs) -> Result<(), Failure> {
         printer = printer.continued();
     }
     let progress = Progress::begin();
-    let total = reader.count_of(days)?;
+    let total = reader.count_of(days, args.after)?;
     let (mut after, mut done) = (args.after, 0);
     loop {
         let page = reader.collections_of(days, after)?;

@@ -136,30 +136,32 @@ fn pesos(text: &str) -> Option<Amount> {
     if is_grouped && !(in_threes && (1..=3).contains(&first)) {
         return None;
     }
+    if text.len() - whole.len() > ".00".len() {
+        // Three digits behind a point may be thousands.
+        return None;
+    }
     let without = whole.replace(',', "") + &text[whole.len()..];
     Amount::parse(&without).ok()
 }
 
 fn compare(reader: &Reader, key: Key, mut sides: Sides) -> Result<Finding, Failure> {
-    let what = match (sides.here.len(), sides.there.len()) {
+    let is_of_the_day = !sides.here.is_empty();
+    if !is_of_the_day {
+        // A report may draw the line between two days elsewhere.
+        let of_contract = reader.of_contract(&key.0)?.into_iter();
+        sides.here = of_contract.filter(|here| key_of(here, key.1.is_some()) == key).collect();
+    }
+    let mut here: Vec<Amount> = sides.here.iter().map(|here| here.amount).collect();
+    let mut there: Vec<Amount> = sides.there.iter().map(|there| there.amount).collect();
+    here.sort_unstable();
+    there.sort_unstable();
+    let what = match (here.len(), there.len()) {
         (_, 0) => What::OnlyHere,
-        (0, _) => {
-            // A report may draw the line between two days elsewhere.
-            let of_contract = reader.of_contract(&key.0)?.into_iter();
-            sides.here = of_contract.filter(|here| key_of(here, key.1.is_some()) == key).collect();
-            if sides.here.is_empty() { What::OnlyThere } else { What::OtherDay }
-        }
-        _ => {
-            let mut here: Vec<Amount> = sides.here.iter().map(|here| here.amount).collect();
-            let mut there: Vec<Amount> = sides.there.iter().map(|there| there.amount).collect();
-            here.sort_unstable();
-            there.sort_unstable();
-            match (here == there, here.len() == there.len()) {
-                (true, _) => What::Matched,
-                (false, true) => What::AmountDiffers,
-                (false, false) => What::SeveralToOne,
-            }
-        }
+        (0, _) => What::OnlyThere,
+        _ if here == there && is_of_the_day => What::Matched,
+        _ if here == there => What::OtherDay,
+        (ours, theirs) if ours == theirs => What::AmountDiffers,
+        _ => What::SeveralToOne,
     };
     Ok(Finding { what, key, sides })
 }
@@ -214,7 +216,9 @@ mod tests {
         ] {
             assert_eq!(pesos(text).map(Amount::centavos), Some(centavos), "{text}");
         }
-        for text in ["", "3.900,00", "39,00", ",900", "3900.001", "-3900.00", "3 900", "1,2345"] {
+        for text in
+            ["", "3.900,00", "39,00", ",900", "3900.001", "3.900", "-3900.00", "3 900", "1,2345"]
+        {
             assert_eq!(pesos(text), None, "{text}");
         }
     }

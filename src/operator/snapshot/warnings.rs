@@ -5,14 +5,17 @@
 use super::{LinkState, Moment, Snapshot, StrayedCaller, Warning, counted};
 use crate::store::{Condition, WAL_BYTES_MAX};
 
+/// A day in milliseconds.
+const DAY_MS: i64 = 86_400_000;
+
 /// A person is told so many days before the certificate ends: every till must be given the next.
-const CERTIFICATE_DAYS: i64 = 30;
+const CERTIFICATE_MS: i64 = 30 * DAY_MS;
 
 /// So long a caller that was turned away is told of: a till that has no right key tries again.
 const STRAYED_MS: i64 = 3_600_000;
 
 /// With one a day, a backup that is older by days means that they do not succeed.
-const BACKUP_DAYS_MAX: i64 = 3;
+const BACKUP_MS_MAX: i64 = 3 * DAY_MS;
 
 /// Collects warnings.
 #[derive(Default)]
@@ -73,16 +76,16 @@ fn of_callers(snapshot: &Snapshot, warnings: &mut Warnings) {
         );
     }
     if let Some(ends_at) = snapshot.certificate.ends_at
-        && days_since(snapshot, ends_at) >= -CERTIFICATE_DAYS
+        && ms_since(snapshot, ends_at) > -CERTIFICATE_MS
     {
-        let what = if days_since(snapshot, ends_at) >= 0 { "has ended" } else { "ends" };
+        let what = if ms_since(snapshot, ends_at) >= 0 { "has ended" } else { "ends" };
         warnings.add(
             format!("the certificate {what} at {}", ends_at.0.wall_clock()),
             "`tilld cert renew` makes another, unless it is your own; every till must be given it",
         );
     }
     for StrayedCaller { caller, count, last_at } in &snapshot.strayed {
-        if snapshot.at.0.unix_ms() - last_at.0.unix_ms() < STRAYED_MS {
+        if ms_since(snapshot, *last_at) < STRAYED_MS {
             let times = counted(i64::try_from(*count).unwrap_or(i64::MAX), "time");
             warnings.add(
                 format!(
@@ -135,8 +138,14 @@ fn of_books(snapshot: &Snapshot, warnings: &mut Warnings) {
     if let Some(trouble) = &snapshot.books.count_trouble {
         warnings.add(format!("the books cannot be counted: {trouble}"), "see the log");
     }
+    if let Some(trouble) = &snapshot.backup_trouble {
+        warnings.add(
+            format!("the directory of backups cannot be read: {trouble}"),
+            "is its disk there, and may the daemon's user read it?",
+        );
+    }
     if let Some(last) = snapshot.last_backup_at
-        && days_since(snapshot, last) >= BACKUP_DAYS_MAX
+        && ms_since(snapshot, last) >= BACKUP_MS_MAX
     {
         warnings.add(
             format!("the last backup is of {}", last.0.wall_clock()),
@@ -147,10 +156,11 @@ fn of_books(snapshot: &Snapshot, warnings: &mut Warnings) {
         let megabytes = snapshot.disk.wal_bytes / 1_000_000;
         warnings.add(
             format!(
-                "another program keeps an old state of tilld.db open, so its WAL grows: it is \
+                "something keeps an old state of tilld.db open, so its WAL grows: it is \
                  {megabytes} MB"
             ),
-            "`fuser -v` on tilld.db tells which; close it, and the WAL is emptied",
+            "a backup that is being made does, and ends by itself; else `fuser -v` on tilld.db \
+             tells which program: close it, and the WAL is emptied",
         );
     }
 }
@@ -171,7 +181,7 @@ fn of_doors(snapshot: &Snapshot, warnings: &mut Warnings) {
     }
 }
 
-/// Whole days since a moment; negative before it.
-fn days_since(snapshot: &Snapshot, moment: Moment) -> i64 {
-    snapshot.at.0.days_since(moment.0)
+/// Milliseconds since a moment; negative before it.
+fn ms_since(snapshot: &Snapshot, moment: Moment) -> i64 {
+    snapshot.at.0.unix_ms() - moment.0.unix_ms()
 }
