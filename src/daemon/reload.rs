@@ -17,7 +17,7 @@ use crate::endpoint::{Callers, Endpoint, Rules};
 use crate::net::listener::SharedTls;
 use crate::net::tls::{Certificate, ServerTls};
 use crate::operator::commands::callers_in_words;
-use crate::operator::snapshot;
+use crate::operator::snapshot::{self, Moment};
 use crate::operator::{Exit, Failure};
 use crate::relay;
 use crate::skypay::reply::CodeForm;
@@ -31,8 +31,8 @@ pub struct Shown {
     pub callers: usize,
     /// Configured names that the certificate does not hold for.
     pub lacking_names: Vec<String>,
-    /// What tills are shown.
-    pub certificate: snapshot::Certificate,
+    /// When the certificate ends to hold.
+    pub certificate_ends_at: Option<Moment>,
     /// Where collections go.
     pub head_office: Option<snapshot::HeadOffice>,
     /// What sends them there.
@@ -280,10 +280,7 @@ fn shown(config: &Config, certificate: &Certificate, passing_on: Option<&Passing
     Shown {
         callers: config.callers.len(),
         lacking_names: lacking_names(config, certificate),
-        certificate: snapshot::Certificate {
-            ends_at: certificate.not_after.clone().try_into().ok(),
-            fingerprint: certificate.fingerprint.clone(),
-        },
+        certificate_ends_at: Moment::try_from(certificate.not_after.clone()).ok(),
         head_office: config.upstream.as_ref().map(|upstream| snapshot::HeadOffice {
             branch: upstream.branch.as_str().to_owned(),
             host: host(upstream).to_owned(),

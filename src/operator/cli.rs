@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config;
 use crate::domain::flags::Flag;
 use crate::domain::provenance::KeyId;
 use crate::domain::time::BusinessDate;
+use crate::store::takings::Measure;
 
 /// Takes collectionCollect confirmations in a branch and never loses one.
 #[derive(Debug, Parser)]
@@ -274,27 +276,28 @@ pub struct TakingsArgs {
     #[arg(long, value_parser = BusinessDate::parse)]
     pub to: Option<BusinessDate>,
     /// What they are counted by
-    #[arg(long, value_enum, default_value_t)]
-    pub by: By,
+    #[arg(long, value_enum, default_value = "channel")]
+    pub by: Measure,
     /// How to print it
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
 }
 
-/// What takings are counted by.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub enum By {
-    /// The channel
-    #[default]
-    Channel,
-    /// The hour at which the cash was taken
-    Hour,
-    /// The caller
-    Caller,
-    /// The branch that relayed them
-    Branch,
-    /// The business date
-    Day,
+impl ValueEnum for Measure {
+    fn value_variants<'a>() -> &'a [Measure] {
+        &[Measure::Channel, Measure::Hour, Measure::Caller, Measure::Branch, Measure::Day]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let (name, help) = match self {
+            Measure::Channel => ("channel", "The channel"),
+            Measure::Hour => ("hour", "The hour at which the cash was taken"),
+            Measure::Caller => ("caller", "The caller"),
+            Measure::Branch => ("branch", "The branch that relayed them"),
+            Measure::Day => ("day", "The business date"),
+        };
+        Some(PossibleValue::new(name).help(help))
+    }
 }
 
 /// What to export.

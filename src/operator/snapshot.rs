@@ -44,8 +44,9 @@ pub struct Snapshot {
     pub callers: usize,
     /// Names under which tills are to reach it, and that its certificate does not hold for.
     pub lacking_names: Vec<String>,
-    /// What tills are shown.
-    pub certificate: Certificate,
+    /// When the certificate that tills are shown ends to hold; nothing when that is beyond the
+    /// calendar.
+    pub certificate_ends_at: Option<Moment>,
     /// Configured callers that were answered -1001 since the start.
     pub strayed: Vec<StrayedCaller>,
     /// When the last good backup was begun, by its name.
@@ -81,15 +82,6 @@ pub struct Door {
     pub address: Option<String>,
     /// Why it is shut.
     pub trouble: Option<String>,
-}
-
-/// The certificate that tills are shown.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Certificate {
-    /// When it ends to hold; nothing when that is beyond the calendar.
-    pub ends_at: Option<Moment>,
-    /// Its SHA-256, as a person compares it.
-    pub fingerprint: String,
 }
 
 /// A configured caller that was answered -1001.
@@ -377,10 +369,7 @@ pub(super) mod tests {
             endpoint: "0.0.0.0:8443".parse().unwrap(),
             callers: 1,
             lacking_names: Vec::new(),
-            certificate: Certificate {
-                ends_at: Some(moment(365 * DAY)),
-                fingerprint: "6C:84:0F".to_owned(),
-            },
+            certificate_ends_at: Some(moment(365 * DAY)),
             strayed: Vec::new(),
             backup_trouble: None,
             last_backup_at: Some(moment(-290 * MIN)),
@@ -441,9 +430,9 @@ pub(super) mod tests {
         assert_eq!(first_warning(|calm| calm.recovered.rows = 2), None, "it is made good");
         for (expected, change) in [
             ("parked", (|s| s.books.parked.count = 1) as fn(&mut Snapshot)),
-            ("the certificate ends", |s| s.certificate.ends_at = Some(moment(20 * DAY))),
-            ("the certificate ends", |s| s.certificate.ends_at = Some(moment(12 * 60 * MIN))),
-            ("the certificate has ended", |s| s.certificate.ends_at = Some(moment(0))),
+            ("the certificate ends", |s| s.certificate_ends_at = Some(moment(20 * DAY))),
+            ("the certificate ends", |s| s.certificate_ends_at = Some(moment(12 * 60 * MIN))),
+            ("the certificate has ended", |s| s.certificate_ends_at = Some(moment(0))),
             ("directory of backups cannot be read", |s| s.backup_trouble = Some("gone".to_owned())),
             ("the last backup is of", |s| s.last_backup_at = Some(moment(-4 * DAY))),
             ("till-7 was answered -1001 1 time", |s| {

@@ -118,8 +118,7 @@ impl Ledger {
     }
 
     /// So many clients, each on a connection of its own, send what is owed, then new ones, until
-    /// their connections break or `meanwhile`, which hears the
-    /// codes that they are told, is over.
+    /// their connections break or `meanwhile`, which hears the codes that they are told, is over.
     /// It fails when that takes longer than anything here should.
     pub fn clients<R>(
         &self,

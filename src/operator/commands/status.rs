@@ -153,7 +153,7 @@ fn lines(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
         None => "none yet: tilld-backup.timer makes one a day".to_owned(),
     };
     lines.push(("backup", backup));
-    if let Some(ends_at) = snapshot.certificate.ends_at {
+    if let Some(ends_at) = snapshot.certificate_ends_at {
         lines.push(("certificate", format!("holds until {}", ends_at.0.date())));
     }
     let free = snapshot.disk.free_bytes.map_or("unknown".to_owned(), bytes);
@@ -277,7 +277,7 @@ const STATUS: &[Member<Snapshot>] = &[
     ("parked_pesos", |snapshot| snapshot.books.parked.pesos().into()),
     ("parked_oldest_at", |snapshot| json!(snapshot.books.parked.oldest_at)),
     ("last_backup_at", |snapshot| json!(snapshot.last_backup_at)),
-    ("certificate_ends_at", |snapshot| json!(snapshot.certificate.ends_at)),
+    ("certificate_ends_at", |snapshot| json!(snapshot.certificate_ends_at)),
     ("disk_free_bytes", |snapshot| snapshot.disk.free_bytes.into()),
     ("disk_reserve_bytes", |snapshot| snapshot.disk.reserve_bytes.into()),
     ("warnings", |snapshot| {

@@ -2,12 +2,14 @@
 
 use std::io::{self, BufWriter};
 
+use serde_json::Value;
+
 use crate::config::Config;
 use crate::domain::amount::Centavos;
 use crate::domain::collection::PayChannel;
 use crate::domain::time::AcceptedAt;
 use crate::operator::Failure;
-use crate::operator::cli::{By, Output, TakingsArgs};
+use crate::operator::cli::{Output, TakingsArgs};
 use crate::operator::output::{Column, Member, Printer, note, number, row_of, text};
 use crate::skypay::channel;
 use crate::store::reader::Reader;
@@ -17,18 +19,17 @@ use crate::system::clock;
 const COLUMNS: &[Column] =
     &[text("name", "BY"), number("count", "COUNT"), number("amount", "PESOS")];
 
-/// Takings that have something in common, and what.
+/// Takings that have something in common, and what, for machines and for people.
 struct Line {
-    by: By,
-    key: String,
+    key: Value,
+    name: String,
     takings: Takings,
 }
 
 /// `tilld takings`
 pub fn takings(config: &Config, args: &TakingsArgs) -> Result<(), Failure> {
     let reader = Reader::open(&config.state_dir)?;
-    let days = args.days();
-    let found = reader.takings(days, measure(args.by))?;
+    let found = reader.takings(args.days(), args.by)?;
     let mut printer =
         Printer::new(BufWriter::new(io::stdout().lock()), args.output, "takings", COLUMNS);
     let mut total = Takings::default();
@@ -37,11 +38,11 @@ pub fn takings(config: &Config, args: &TakingsArgs) -> Result<(), Failure> {
         total.count += takings.count;
         total.sum = Centavos(total.sum.0 + takings.sum.0);
         count += 1;
-        printer.row(&row_of(LINE, &Line { by: args.by, key, takings }))?;
+        printer.row(&row_of(LINE, &Line::of(args.by, key, takings)))?;
     }
     let is_table = matches!(args.output, Output::Table);
     if is_table && count > 1 {
-        let all = Line { by: By::Caller, key: "all".to_owned(), takings: total };
+        let all = Line { key: Value::Null, name: "all".to_owned(), takings: total };
         printer.row(&row_of(LINE, &all))?;
     }
     printer.finish(LINE.iter().map(|(name, _)| *name))?;
@@ -65,32 +66,27 @@ impl TakingsArgs {
     }
 }
 
-fn measure(by: By) -> Measure {
-    match by {
-        By::Channel => Measure::Channel,
-        By::Hour => Measure::Hour,
-        By::Caller => Measure::Caller,
-        By::Branch => Measure::Branch,
-        By::Day => Measure::Day,
+impl Line {
+    fn of(by: Measure, key: String, takings: Takings) -> Line {
+        let channel = PayChannel::parse(&key).ok();
+        let name = match by {
+            Measure::Channel => channel.and_then(channel::name).unwrap_or(&key).to_owned(),
+            Measure::Hour => format!("{key}:00"),
+            Measure::Branch if key.is_empty() => "(here)".to_owned(),
+            Measure::Caller | Measure::Branch | Measure::Day => key.clone(),
+        };
+        let key = match (by, channel) {
+            (Measure::Channel, Some(channel)) => channel.code().into(),
+            _ => key.into(),
+        };
+        Line { key, name, takings }
     }
 }
 
 /// What machines are told of takings.
 const LINE: &[Member<Line>] = &[
-    ("key", |line| match line.by {
-        By::Channel => PayChannel::parse(&line.key).map_or(0, PayChannel::code).into(),
-        _ => line.key.as_str().into(),
-    }),
-    ("name", |line| match line.by {
-        By::Channel => {
-            let channel = PayChannel::parse(&line.key).ok();
-            let name = channel.and_then(channel::name);
-            name.map_or_else(|| line.key.clone(), str::to_owned).into()
-        }
-        By::Hour => format!("{}:00", line.key).into(),
-        By::Branch if line.key.is_empty() => "(here)".into(),
-        By::Caller | By::Branch | By::Day => line.key.as_str().into(),
-    }),
+    ("key", |line| line.key.clone()),
+    ("name", |line| line.name.as_str().into()),
     ("count", |line| line.takings.count.into()),
     ("amount", |line| line.takings.sum.to_string().into()),
     ("amount_centavos", |line| line.takings.sum.0.into()),

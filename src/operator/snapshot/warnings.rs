@@ -75,7 +75,7 @@ fn of_callers(snapshot: &Snapshot, warnings: &mut Warnings) {
             "`tilld cert renew` makes one that does; every till must be given it",
         );
     }
-    if let Some(ends_at) = snapshot.certificate.ends_at
+    if let Some(ends_at) = snapshot.certificate_ends_at
         && ms_since(snapshot, ends_at) > -CERTIFICATE_MS
     {
         let what = if ms_since(snapshot, ends_at) >= 0 { "has ended" } else { "ends" };
