@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use chrono::TimeDelta;
+
 use crate::calls::{self, Call, Fault};
 use crate::ledger::{Ledger, centavos, contract, numbered};
 use crate::rounds::{Rounds, is_torture};
@@ -75,7 +77,7 @@ impl Case<'_> {
         for _ in 0..2 {
             self.confirm(&mut till, is_sync)?;
         }
-        self.clock.set("+1d");
+        self.clock.set(TimeDelta::days(1));
         let last = self.confirm(&mut till, is_sync)?;
         for command in [&["reload"] as &[&str], &["backup", "create"]] {
             self.failed_commands += usize::from(!self.site().tilld(command).status.success());

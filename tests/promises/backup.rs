@@ -8,9 +8,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use chrono::{DateTime, Utc};
 use rusqlite::Connection;
 use serde_json::Value;
+use tilld::system::clock::now;
 
+use crate::support::clock::Clock;
 use crate::support::fleet::{Branch, MANILA, Office, database};
 use crate::support::site::NOBODY;
 use crate::support::state::DATABASE;
@@ -346,16 +349,14 @@ fn so_many_days_are_kept_and_a_clock_that_jumps_ten_years_removes_but_one() {
     let extra = "[backup]\nkeep_days = 3\n".to_owned();
     let site = Setup { extra, ..Setup::live() }.prepare();
     site.start().stop();
+    let clock = Clock::of(&site);
     let create_on = |day: &str| {
-        let output = Command::new("faketime")
-            .arg(format!("{day} 04:00:00"))
-            .arg(env!("CARGO_BIN_EXE_tilld"))
-            .args(["backup", "create", "--config"])
-            .arg(site.config())
-            .output()
-            .expect("faketime can be run");
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{day}: {errors}");
+        let morning: DateTime<Utc> = format!("{day}T04:00:00+08:00").parse().unwrap();
+        clock.set(morning - now());
+        let mut create = clock.wrapper();
+        create.arg(env!("CARGO_BIN_EXE_tilld")).args(["backup", "create", "--config"]);
+        let output = create.arg(site.config()).output().expect("tilld can be run");
+        assert!(output.status.success(), "{day}: {}", String::from_utf8_lossy(&output.stderr));
         entries(&site).iter().map(|name| name[..10].to_owned()).collect::<Vec<_>>()
     };
     create_on("2030-05-01");

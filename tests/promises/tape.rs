@@ -9,6 +9,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::thread;
 
+use chrono::TimeDelta;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::support::clock::Clock;
@@ -345,9 +346,9 @@ fn a_clock_that_is_set_back_by_a_year_begins_a_new_file_and_breaks_nothing() {
     let clock = Clock::of(&site);
     let mut daemon = Daemon::start_by(&site, site.wrapped(clock.wrapper()));
     assert_eq!(daemon.code(&numbered(COUNT + 1)), "1000");
-    clock.set("-365d");
+    clock.set(TimeDelta::days(-365));
     assert_eq!(daemon.code(&numbered(COUNT + 2)), "1000");
-    clock.set("+0");
+    clock.set(TimeDelta::zero());
     assert_eq!(daemon.code(&numbered(COUNT + 3)), "1000");
     daemon.kill();
     let files = State::of(&site).tape_files();
