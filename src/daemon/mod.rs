@@ -34,8 +34,13 @@ pub fn run(cli: &Cli) -> ExitCode {
 }
 
 fn carry_out(cli: &Cli) -> Result<(), Failure> {
-    if let Command::Demo { once } = cli.command {
-        return demo::run(once);
+    match &cli.command {
+        Command::Demo { once } => return demo::run(*once),
+        // It looks at a configuration that cannot be loaded, too.
+        Command::Doctor { bundle, output } => {
+            return commands::doctor(&cli.config, bundle.as_deref(), *output);
+        }
+        _ => {}
     }
     let config = Config::load(&cli.config)?;
     commands::run(&cli.command, &config).unwrap_or_else(|| {

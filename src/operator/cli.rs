@@ -84,6 +84,16 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t)]
         output: Output,
     },
+    /// Look at everything that can be wrong, and say what to do about it
+    Doctor {
+        /// Write all that support needs to this new file, without keys, passwords and whole phone
+        /// numbers
+        #[arg(long, value_name = "FILE")]
+        bundle: Option<PathBuf>,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
     /// Check database and tape against each other, line by line
     Verify {
         /// Compare business dates from this one on, as yyyy-MM-dd

@@ -26,6 +26,18 @@ pub fn body(collection: &Collection, user_name: &UserName, key: &str) -> String 
     serde_json::to_string(&fields).expect("strings are always JSON")
 }
 
+/// A body that only shows who we are: it lacks all that would make it a collection. It holds `key`:
+/// never to be logged.
+pub fn empty_body(user_name: &UserName, key: &str) -> String {
+    let fields = NoCollection {
+        user_name: user_name.as_str(),
+        action: "collectionCollect",
+        authentication: key,
+        remark: "tilld doctor asks whether its key is taken; no cash is meant",
+    };
+    serde_json::to_string(&fields).expect("strings are always JSON")
+}
+
 /// What every repetition of a confirmation has in common: SHA-256 of contract, LF and receipt.
 pub fn idempotency_key(collection: &Collection) -> Digest {
     let hash = Sha256::new()
@@ -48,6 +60,15 @@ struct Fields<'a> {
     receipt_number: &'a str,
     collected_time: &'a str,
     pay_channel: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NoCollection<'a> {
+    user_name: &'a str,
+    action: &'a str,
+    authentication: &'a str,
+    remark: &'a str,
 }
 
 #[cfg(test)]

@@ -49,17 +49,22 @@ impl Gate {
         }
     }
 
+    /// Where the name leads at this moment.
+    pub async fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
+        let host = self.host.as_str();
+        let addresses = tokio::net::lookup_host((host, self.port))
+            .await
+            .map_err(|error| lookup_in_words(host, &error))?;
+        Ok(addresses.take(ADDRESSES_MAX as usize).collect())
+    }
+
     /// Keeps `awaited` at what is being waited for.
     async fn connect_awaiting(
         &self,
         awaited: &mut &'static str,
     ) -> Result<TlsStream<TcpStream>, String> {
-        let host = self.host.as_str();
         *awaited = "address from the name server for";
-        let addresses = tokio::net::lookup_host((host, self.port))
-            .await
-            .map_err(|error| lookup_in_words(host, &error))?;
-        let addresses: Vec<SocketAddr> = addresses.take(ADDRESSES_MAX as usize).collect();
+        let addresses = self.addresses().await?;
         *awaited = "connection to";
         // So the last has half of the time for itself.
         let stagger = STAGGER_MAX.min(self.time_max / 2 / ADDRESSES_MAX);

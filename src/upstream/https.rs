@@ -4,10 +4,12 @@
 //! whoever asked. It must not know what is stored.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -24,7 +26,7 @@ use tokio::time;
 use zeroize::Zeroizing;
 
 use super::connect::{Gate, in_words};
-use super::{Outgoing, Tried, Upstream, in_one_line, judge, retry_after};
+use super::{Outgoing, Tried, Upstream, http_date, in_one_line, judge, retry_after};
 use crate::domain::Invalid;
 use crate::domain::collection::{BranchName, UserName};
 use crate::domain::delivery::{Epoch, Holdings, Place, UnknownCause, Verdict};
@@ -88,6 +90,18 @@ pub struct Https {
     idle: Idle,
 }
 
+/// What was heard on a visit.
+pub struct Heard {
+    /// What the answer would mean for a confirmation: a refusal, when our key is taken.
+    pub verdict: Verdict,
+    /// The protocol's code, if one came.
+    pub code: Option<i32>,
+    /// The answer in words.
+    pub words: String,
+    /// Head office's clock, in whole seconds, if it told it.
+    pub date: Option<DateTime<Utc>>,
+}
+
 impl Https {
     /// Connects to nobody yet.
     pub fn new(settings: Settings) -> Result<Https, Invalid> {
@@ -119,22 +133,52 @@ impl Https {
         })
     }
 
+    /// Where head office's name leads at this moment, or in words why nowhere.
+    pub async fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
+        match time::timeout(self.gate.time_max, self.gate.addresses()).await {
+            Ok(found) => found,
+            Err(_) => {
+                Err(format!("no answer from the name server within {:?}", self.gate.time_max))
+            }
+        }
+    }
+
+    /// Shows our key without bringing anything: what is asked for names no contract, so nobody can
+    /// take it for a collection, and whoever takes the key answers 2002.
+    pub async fn visit(&self) -> Result<Heard, String> {
+        let request = self.post(outgoing::empty_body(&self.user_name, &self.key));
+        let exchange = async { self.exchange(request, &mut Progress::default()).await };
+        let (head, body) = time::timeout(self.timeout, exchange)
+            .await
+            .map_err(|_| format!("no answer within {:?}", self.timeout))??;
+        let date = head.headers.get(DATE).and_then(|value| value.to_str().ok());
+        let answer = Answer::read(&body, self.password.as_ref());
+        let (verdict, words) = judge(head.status.as_u16(), None, &answer);
+        let words = in_one_line(&words.replace(self.key.as_str(), "(our key)"));
+        let code = answer.ok().map(|answer| answer.code);
+        Ok(Heard { verdict, code, words, date: date.and_then(http_date) })
+    }
+
     fn request(&self, confirmation: &Outgoing) -> Request<Full<Bytes>> {
         let Outgoing { sequence, collection, line } = confirmation;
-        let mut body = outgoing::body(collection, &self.user_name, &self.key);
+        let mut request = self.post(outgoing::body(collection, &self.user_name, &self.key));
+        let headers = request.headers_mut();
+        headers.insert(IDEMPOTENCY_KEY, value(&outgoing::idempotency_key(collection)));
+        headers.insert(SEQUENCE, value(sequence));
+        if let Some(line) = line {
+            headers.insert(TAPE, value(line));
+        }
+        request
+    }
+
+    fn post(&self, mut body: String) -> Request<Full<Bytes>> {
         if let Some(password) = &self.password {
             body = password.seal(&body);
         }
         let mut request = Request::new(Full::from(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.target.clone();
-        let headers = request.headers_mut();
-        headers.clone_from(&self.headers);
-        headers.insert(IDEMPOTENCY_KEY, value(&outgoing::idempotency_key(collection)));
-        headers.insert(SEQUENCE, value(sequence));
-        if let Some(line) = line {
-            headers.insert(TAPE, value(line));
-        }
+        request.headers_mut().clone_from(&self.headers);
         request
     }
 

@@ -53,3 +53,40 @@ fn a_faulty_configuration_at_the_start_is_said_once_and_waits_for_a_person() {
     assert_eq!(machine.property("NRestarts"), "0");
     machine.until("journalctl -u tilld -p err | grep branch.toml");
 }
+
+#[test]
+fn the_doctor_names_what_was_changed_in_the_unit_and_what_keeps_the_daemon_from_its_files() {
+    let machine = Machine::serving();
+    let told = machine.run("tilld doctor").stdout;
+    for line in
+        ["ok       permissions    user _tilld ", "ok       unit           active (running)\n"]
+    {
+        assert!(told.contains(line), "{told}");
+    }
+    let drop_in = "/etc/systemd/system/tilld.service.d/slow.conf";
+    machine.write(drop_in, "[Service]\n");
+    // To disable a unit makes systemd read all of them anew, and the drop-in with them.
+    machine.sh("systemctl disable tilld; chmod 0600 /etc/tilld/secrets.d/*");
+    machine.append(drop_in, "Nice=1\n");
+    machine.write("/root/pos.pem", "");
+    let endpoint = "[endpoint.tls]\nclient_ca = \"/root/pos.pem\"\n";
+    machine.append(BRANCH_FILE, endpoint);
+    let told = machine.run("tilld doctor");
+    assert_eq!(told.code, Some(6), "{told:?}");
+    for words in [
+        "MEND     unit           it does not start when the machine does",
+        "sudo systemctl daemon-reload",
+        "user _tilld cannot read /etc/tilld/secrets.d/",
+        "/root/pos.pem: the unit hides this place from the daemon",
+    ] {
+        assert!(told.stdout.contains(words), "{words}: {told:?}");
+    }
+    machine.sh("systemctl daemon-reload; systemctl stop tilld");
+    machine.take_port();
+    let told = machine.run("tilld doctor").stdout;
+    for words in
+        [drop_in, "port 8443 is held by ", "MEND     daemon         the daemon is not running"]
+    {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+}

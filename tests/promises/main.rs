@@ -34,6 +34,9 @@ mod upstream_answers;
 mod disasters;
 
 #[cfg(test)]
+mod doctor;
+
+#[cfg(test)]
 mod client_certificates;
 
 #[cfg(test)]

@@ -10,6 +10,11 @@ use crate::store::{OpenErrorKind, fits};
 
 /// `tilld config check`
 pub fn config_check(config: &Config) -> Result<(), Failure> {
+    Ok(writeln!(io::stdout(), "configuration ok: {}", examine(config)?)?)
+}
+
+/// What is configured, in a few words, once all that it names has been read.
+pub fn examine(config: &Config) -> Result<String, Failure> {
     let unusable = |error: TlsError| Failure::new(Exit::Configuration, error.to_string());
     for caller in &config.callers {
         caller.authentication_keys()?;
@@ -25,8 +30,7 @@ pub fn config_check(config: &Config) -> Result<(), Failure> {
         fitting => fitting?,
     }
     let callers = callers_in_words(config);
-    let mode = config.mode.as_str();
-    Ok(writeln!(io::stdout(), "configuration ok: mode {mode}, {callers}")?)
+    Ok(format!("mode {}, {callers}", config.mode.as_str()))
 }
 
 /// How many callers there are.

@@ -4,6 +4,7 @@ mod backup;
 mod books;
 mod cert;
 mod check;
+mod doctor;
 mod export;
 mod key;
 mod progress;
@@ -20,11 +21,12 @@ use crate::config::Config;
 use crate::store::verify::Range;
 pub use backup::backups;
 pub use check::callers_in_words;
+pub use doctor::doctor;
 
 /// Carries out a command that is no daemon itself; `None` when it is not one.
 pub fn run(command: &Command, config: &Config) -> Option<Result<(), Failure>> {
     Some(match command {
-        Command::Serve | Command::Demo { .. } => return None,
+        Command::Serve | Command::Demo { .. } | Command::Doctor { .. } => return None,
         Command::Status { watch: false, output } => status::status(config, *output),
         Command::Status { watch: true, output } => status::watch(config, *output),
         Command::Sync(command) => sync::sync(config, command),
