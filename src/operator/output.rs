@@ -3,6 +3,8 @@
 use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
+use serde::Serializer as _;
+use serde::ser::SerializeMap as _;
 use serde_json::{Map, Value};
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
@@ -17,9 +19,14 @@ pub type Row = Map<String, Value>;
 /// A member of rows made of `T`: its name, and how its value is told.
 pub type Member<T> = (&'static str, fn(&T) -> Value);
 
-/// The row that tells `members` of a thing.
+/// What `members` tell of a thing, in their order.
+pub fn told<T>(members: &[Member<T>], thing: &T) -> impl Iterator<Item = (&'static str, Value)> {
+    members.iter().map(move |(name, value)| (*name, value(thing)))
+}
+
+/// The same, gathered.
 pub fn row_of<T>(members: &[Member<T>], thing: &T) -> Row {
-    members.iter().map(|(name, value)| ((*name).to_owned(), value(thing))).collect()
+    told(members, thing).map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// A column of a table for people.
@@ -42,87 +49,133 @@ pub const fn number(member: &'static str, heading: &'static str) -> Column {
 
 /// Prints rows one by one, so that a long list needs no memory; a table waits for its last row.
 pub struct Printer<'a, W: Write> {
-    out: W,
-    form: Form<'a>,
+    form: Form<'a, W>,
     count: usize,
 }
 
-enum Form<'a> {
-    Table { table: Box<Table>, columns: &'a [Column] },
-    Json { name: &'a str },
-    Jsonl,
-    Csv { has_heading: bool },
+enum Form<'a, W: Write> {
+    Table { out: W, table: Box<Table>, columns: &'a [Column] },
+    Json { out: W, name: &'a str },
+    Jsonl { out: W },
+    Csv { out: Box<csv::Writer<W>>, has_heading: bool },
 }
 
 impl<'a, W: Write> Printer<'a, W> {
     /// A printer of rows called `name`; a table shows only `columns`.
     pub fn new(out: W, output: Output, name: &'a str, columns: &'a [Column]) -> Printer<'a, W> {
         let form = match output {
-            Output::Table => Form::Table { table: Box::new(empty_table(columns)), columns },
-            Output::Json => Form::Json { name },
-            Output::Jsonl => Form::Jsonl,
-            Output::Csv => Form::Csv { has_heading: true },
+            Output::Table => Form::Table { out, table: Box::new(empty_table(columns)), columns },
+            Output::Json => Form::Json { out, name },
+            Output::Jsonl => Form::Jsonl { out },
+            Output::Csv => {
+                let out = Box::new(csv::Writer::from_writer(out));
+                Form::Csv { out, has_heading: true }
+            }
         };
-        Printer { out, form, count: 0 }
+        Printer { form, count: 0 }
     }
 
     /// A printer whose rows go on behind others: a CSV without its heading.
     pub fn continued(mut self) -> Printer<'a, W> {
-        if let Form::Csv { has_heading } = &mut self.form {
+        if let Form::Csv { has_heading, .. } = &mut self.form {
             *has_heading = false;
         }
         self
     }
 
     /// Prints one row.
-    pub fn row(&mut self, row: &Row) -> io::Result<()> {
+    pub fn row<N>(&mut self, members: impl IntoIterator<Item = (N, Value)>) -> io::Result<()>
+    where
+        N: AsRef<str> + Into<String>,
+    {
         let is_first = self.count == 0;
         self.count += 1;
         match &mut self.form {
-            Form::Table { table, columns } => {
+            Form::Table { table, columns, .. } => {
+                let row: Row =
+                    members.into_iter().map(|(name, value)| (name.into(), value)).collect();
                 table.add_row(columns.iter().map(|column| shown(&row[column.member])));
                 Ok(())
             }
-            Form::Json { name } if is_first => {
-                let object = Value::from(row.clone());
-                write!(self.out, "{}{object}", opening(name))
+            Form::Json { out, name } => {
+                let before = if is_first { opening(name) } else { ",\n".to_owned() };
+                out.write_all(before.as_bytes())?;
+                object(out, members)
             }
-            Form::Json { .. } => write!(self.out, ",\n{}", Value::from(row.clone())),
-            Form::Jsonl => writeln!(self.out, "{}", Value::from(row.clone())),
-            Form::Csv { has_heading } => {
-                if is_first && *has_heading {
-                    self.csv_line(row.keys())?;
-                }
-                self.csv_line(row.values().map(|value| harmless(plain(value))))
+            Form::Jsonl { out } => {
+                object(&mut *out, members)?;
+                out.write_all(b"\n")
+            }
+            Form::Csv { out, has_heading } if is_first && *has_heading => {
+                let (names, values): (Vec<N>, Vec<Value>) = members.into_iter().unzip();
+                csv_line(out, names.iter().map(N::as_ref))?;
+                csv_line(out, values.into_iter().map(cell))
+            }
+            Form::Csv { out, .. } => {
+                csv_line(out, members.into_iter().map(|(_, value)| cell(value)))
             }
         }
     }
 
     /// Prints what is still to be printed, and tells how many rows there were. A CSV without rows
     /// still has its heading: the members that rows would have had.
-    pub fn finish<'m>(mut self, members: impl IntoIterator<Item = &'m str>) -> io::Result<usize> {
-        match &self.form {
-            Form::Table { table, .. } if self.count > 0 => {
-                for line in table.lines() {
-                    writeln!(self.out, "{}", line.trim_end())?;
+    pub fn finish<'m>(self, members: impl IntoIterator<Item = &'m str>) -> io::Result<usize> {
+        match self.form {
+            Form::Table { mut out, table, .. } => {
+                if self.count > 0 {
+                    for line in table.lines() {
+                        writeln!(out, "{}", line.trim_end())?;
+                    }
                 }
+                out.flush()?;
             }
-            Form::Json { name } if self.count == 0 => writeln!(self.out, "{}]}}", opening(name))?,
-            Form::Json { .. } => writeln!(self.out, "\n]}}")?,
-            Form::Csv { has_heading: true } if self.count == 0 => self.csv_line(members)?,
-            Form::Table { .. } | Form::Jsonl | Form::Csv { .. } => {}
+            Form::Json { mut out, name } => {
+                let end = if self.count == 0 { opening(name) } else { "\n".to_owned() };
+                writeln!(out, "{end}]}}")?;
+                out.flush()?;
+            }
+            Form::Jsonl { mut out } => out.flush()?,
+            Form::Csv { mut out, has_heading } => {
+                if has_heading && self.count == 0 {
+                    csv_line(&mut out, members)?;
+                }
+                out.flush()?;
+            }
         }
-        self.out.flush()?;
         Ok(self.count)
     }
+}
 
-    fn csv_line(&mut self, cells: impl IntoIterator<Item = impl AsRef<[u8]>>) -> io::Result<()> {
-        // Not straight to `out`, which the CSV writer would flush after each line.
-        let mut line = csv::Writer::from_writer(Vec::new());
-        line.write_record(cells)?;
-        let line = line.into_inner().map_err(csv::IntoInnerError::into_error)?;
-        self.out.write_all(&line)
+/// Writes a JSON object, its members one by one.
+fn object<N: AsRef<str>>(
+    out: impl Write,
+    members: impl IntoIterator<Item = (N, Value)>,
+) -> io::Result<()> {
+    let mut serializer = serde_json::Serializer::new(out);
+    let mut map = serializer.serialize_map(None)?;
+    for (name, value) in members {
+        map.serialize_entry(name.as_ref(), &value)?;
     }
+    Ok(map.end()?)
+}
+
+fn csv_line<W: Write>(
+    out: &mut csv::Writer<W>,
+    cells: impl IntoIterator<Item = impl AsRef<[u8]>>,
+) -> io::Result<()> {
+    out.write_record(cells).map_err(|error| match error.into_kind() {
+        // As it is: a closed pipe is no news.
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    })
+}
+
+/// A value as a cell of a CSV.
+fn cell(value: Value) -> String {
+    harmless(match value {
+        Value::String(text) => text,
+        other => plain(&other),
+    })
 }
 
 fn empty_table(columns: &[Column]) -> Table {
@@ -213,7 +266,7 @@ mod tests {
         let mut out = Vec::new();
         let mut printer = Printer::new(&mut out, output, "things", COLUMNS);
         for row in rows {
-            printer.row(row.as_object().unwrap()).unwrap();
+            printer.row(row.as_object().unwrap().clone()).unwrap();
         }
         printer.finish(["a", "b"]).unwrap();
         String::from_utf8(out).unwrap()

@@ -10,7 +10,7 @@ use super::witnesses::must_own;
 use crate::config::Config;
 use crate::domain::time::AcceptedAt;
 use crate::operator::cli::Output;
-use crate::operator::output::{Column, Member, Printer, note, number, row_of, text, visible};
+use crate::operator::output::{Column, Member, Printer, note, number, text, told, visible};
 use crate::operator::{Exit, Failure, may_read};
 use crate::store::backup::{self, Backups, Checked, Kept, Name};
 use crate::store::{database_path, rebuild};
@@ -92,7 +92,7 @@ pub fn list(config: &Config, output: Output) -> Result<(), Failure> {
     let mut printer = Printer::new(out, output, "backups", LIST_COLUMNS);
     for name in &names {
         let kept = backup::look(directory, *name)?;
-        printer.row(&row_of(KEPT, &(kept, now)))?;
+        printer.row(told(KEPT, &(kept, now)))?;
     }
     printer.finish(KEPT.iter().map(|(name, _)| *name))?;
     if names.is_empty() && matches!(output, Output::Table) {
@@ -127,7 +127,7 @@ pub fn verify(config: &Config, name: Option<&str>, output: Output) -> Result<(),
                 checked.differences.iter().map(|text| visible(text)).collect();
             bad.push(format!("backup {name} is damaged:\n  {}", differences.join("\n  ")));
         }
-        printer.row(&row_of(CHECKED, &(name, checked)))?;
+        printer.row(told(CHECKED, &(name, checked)))?;
     }
     progress.end();
     printer.finish(CHECKED.iter().map(|(name, _)| *name))?;

@@ -9,7 +9,7 @@ use crate::domain::collection::{BranchName, Collection};
 use crate::domain::flags::Flag;
 use crate::operator::cli::{ListArgs, Output};
 use crate::operator::output::{
-    Column, Member, Printer, Row, document, note, number, plain, row_of, shown, text, visible,
+    Column, Member, Printer, Row, document, note, number, plain, row_of, shown, text, told, visible,
 };
 use crate::operator::{Exit, Failure};
 use crate::skypay::channel;
@@ -94,7 +94,7 @@ fn print_pages<T>(
     while left > 0 {
         let mut things = page(last.as_ref(), left)?;
         for thing in &things {
-            printer.row(&row_of(members, thing))?;
+            printer.row(told(members, thing))?;
         }
         left -= things.len();
         if things.len() < PAGE_ROWS {
@@ -132,7 +132,7 @@ pub fn show(config: &Config, reference: &str, output: Output) -> Result<(), Fail
         Output::Jsonl | Output::Csv => {
             let mut printer = Printer::new(out, output, "stories", &[]);
             for story in &stories {
-                printer.row(&story_row(story))?;
+                printer.row(story_row(story))?;
             }
             printer.finish([])?;
         }

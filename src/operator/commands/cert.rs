@@ -49,7 +49,7 @@ fn print(mut out: impl Write, shown: &(PathBuf, Certificate), output: Output) ->
         Output::Json => writeln!(out, "{}", document(row)),
         Output::Jsonl | Output::Csv => {
             let mut printer = Printer::new(out, output, "certificate", &[]);
-            printer.row(&row)?;
+            printer.row(row)?;
             printer.finish([]).map(drop)
         }
     }

@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::domain::contract::Mode;
 use crate::operator::cli::Output;
 use crate::operator::control::{self, Reply, Request};
-use crate::operator::output::{Member, Printer, note, row_of, visible};
+use crate::operator::output::{Member, Printer, note, told, visible};
 use crate::operator::snapshot::{Snapshot, counted};
 use crate::operator::{Exit, Failure, may_read};
 use crate::store::database_path;
@@ -233,7 +233,7 @@ fn print(mut out: impl Write, findings: &[Finding], output: Output) -> io::Resul
     }
     let mut printer = Printer::new(&mut out, output, "findings", &[]);
     for finding in findings {
-        printer.row(&row_of(FINDING, finding))?;
+        printer.row(told(FINDING, finding))?;
     }
     printer.finish([])?;
     out.flush()

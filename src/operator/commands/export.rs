@@ -8,7 +8,7 @@ use super::progress::Progress;
 use crate::config::Config;
 use crate::operator::Failure;
 use crate::operator::cli::{ExportArgs, ExportOutput, Output};
-use crate::operator::output::{Printer, row_of};
+use crate::operator::output::{Printer, told};
 use crate::store::reader::Reader;
 use crate::store::takings::Days;
 
@@ -33,7 +33,7 @@ pub fn export(config: &Config, args: &ExportArgs) -> Result<(), Failure> {
         let Some(last) = page.last() else { break };
         after = last.entry.sequence;
         for listed in &page {
-            printer.row(&row_of(COLLECTION, listed))?;
+            printer.row(told(COLLECTION, listed))?;
         }
         done += page.len() as u64;
         progress.tell("exporting", done, total);

@@ -12,7 +12,7 @@ use crate::config::{Caller, Config, secrets};
 use crate::domain::provenance::KeyId;
 use crate::domain::time::AcceptedAt;
 use crate::operator::cli::{KeyArgs, KeyCommand, Output};
-use crate::operator::output::{Column, Member, Printer, note, row_of, text};
+use crate::operator::output::{Column, Member, Printer, note, text, told};
 use crate::operator::{Exit, Failure, may_read};
 use crate::store::reader::Reader;
 use crate::system::clock;
@@ -148,7 +148,7 @@ fn list(config: &Config, name: Option<&str>, output: Output) -> Result<(), Failu
             for key in KeyFile::open(path, &format!("caller {}", caller.user_name))?.keys() {
                 let last_used = used.iter().find(|(id, _)| *id == key.id).map(|(_, at)| *at);
                 let caller = caller.user_name.to_string();
-                printer.row(&row_of(KEY, &Listed { caller, kind, key, last_used }))?;
+                printer.row(told(KEY, &Listed { caller, kind, key, last_used }))?;
             }
         }
     }

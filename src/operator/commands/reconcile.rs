@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::config::Config;
 use crate::domain::amount::Amount;
 use crate::operator::cli::{ColumnMap, Output, ReconcileArgs};
-use crate::operator::output::{Column, Member, Printer, note, number, row_of, text};
+use crate::operator::output::{Column, Member, Printer, note, number, text, told};
 use crate::operator::{Exit, Failure, may_read};
 use crate::store::reader::{Identified, Reader};
 
@@ -75,7 +75,7 @@ pub fn reconcile(config: &Config, args: &ReconcileArgs) -> Result<(), Failure> {
         let is_match = finding.what == What::Matched;
         *(if is_match { &mut matched } else { &mut others }) += 1;
         if !(is_table && is_match) {
-            printer.row(&row_of(FINDING, &finding))?;
+            printer.row(told(FINDING, &finding))?;
         }
     }
     printer.finish(FINDING.iter().map(|(name, _)| *name))?;
@@ -184,19 +184,19 @@ const FINDING: &[Member<Finding>] = &[
         Some(receipt) => receipt.as_str().into(),
         None => finding.sides.here.iter().map(|here| here.receipt.as_str()).collect(),
     }),
-    ("here", |finding| told(finding.sides.here.iter().map(|here| here.amount.to_string()))),
-    ("there", |finding| told(finding.sides.there.iter().map(|there| there.amount.to_string()))),
+    ("here", |finding| several(finding.sides.here.iter().map(|here| here.amount.to_string()))),
+    ("there", |finding| several(finding.sides.there.iter().map(|there| there.amount.to_string()))),
     ("here_centavos", |finding| finding.sides.here.iter().map(|h| h.amount.centavos()).collect()),
     ("there_centavos", |finding| {
         finding.sides.there.iter().map(|there| there.amount.centavos()).collect()
     }),
     ("currency", |_| "PHP".into()),
     ("there_lines", |finding| finding.sides.there.iter().map(|there| there.line).collect()),
-    ("here_on", |finding| told(finding.sides.here.iter().map(|here| here.day.to_string()))),
+    ("here_on", |finding| several(finding.sides.here.iter().map(|here| here.day.to_string()))),
 ];
 
 /// Several as a list.
-fn told(texts: impl Iterator<Item = String>) -> Value {
+fn several(texts: impl Iterator<Item = String>) -> Value {
     texts.collect()
 }
 

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::domain::time::AcceptedAt;
 use crate::operator::cli::Output;
 use crate::operator::control::{self, Reply, Request};
-use crate::operator::output::{Member, Printer, note, row_of, visible};
+use crate::operator::output::{Member, Printer, note, told, visible};
 use crate::operator::snapshot::{Link, LinkState, Rows, Snapshot, counted};
 use crate::operator::{Exit, Failure};
 use crate::system::clock;
@@ -105,7 +105,7 @@ fn print(mut out: impl Write, snapshot: &Snapshot, output: Output) -> io::Result
         }
         Output::Csv => {
             let mut printer = Printer::new(out, output, "status", &[]);
-            printer.row(&row_of(STATUS, snapshot))?;
+            printer.row(told(STATUS, snapshot))?;
             printer.finish([]).map(drop)
         }
     }

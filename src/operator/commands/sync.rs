@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::domain::decision::Sequence;
 use crate::operator::cli::{Output, SyncCommand};
 use crate::operator::control::{self, Reply, Request, Which};
-use crate::operator::output::{Column, Member, Printer, Row, note, number, row_of, text};
+use crate::operator::output::{Column, Member, Printer, Row, note, number, row_of, text, told};
 use crate::operator::snapshot::{LinkState, Snapshot, counted};
 use crate::operator::{Exit, Failure};
 use crate::store::Branch;
@@ -111,7 +111,7 @@ fn parked(config: &Config, output: Output) -> Result<(), Failure> {
     loop {
         let page = reader.parked(after, PAGE_ROWS)?;
         for listed in &page {
-            printer.row(&parked_row(listed))?;
+            printer.row(parked_row(listed))?;
         }
         let Some(last) = page.last().filter(|_| page.len() == PAGE_ROWS) else { break };
         after = last.entry.sequence;
@@ -152,7 +152,7 @@ pub fn branches(config: &Config, output: Output) -> Result<(), Failure> {
     let out = BufWriter::new(io::stdout().lock());
     let mut printer = Printer::new(out, output, "branches", BRANCH_COLUMNS);
     for branch in &branches {
-        printer.row(&row_of(BRANCH, branch))?;
+        printer.row(told(BRANCH, branch))?;
     }
     let count = printer.finish(BRANCH.iter().map(|(name, _)| *name))?;
     if count == 0 && matches!(output, Output::Table) {

@@ -10,7 +10,7 @@ use crate::domain::collection::PayChannel;
 use crate::domain::time::AcceptedAt;
 use crate::operator::Failure;
 use crate::operator::cli::{Output, TakingsArgs};
-use crate::operator::output::{Column, Member, Printer, note, number, row_of, text};
+use crate::operator::output::{Column, Member, Printer, note, number, text, told};
 use crate::skypay::channel;
 use crate::store::reader::Reader;
 use crate::store::takings::{Days, Measure, Takings};
@@ -38,12 +38,12 @@ pub fn takings(config: &Config, args: &TakingsArgs) -> Result<(), Failure> {
         total.count += takings.count;
         total.sum = Centavos(total.sum.0 + takings.sum.0);
         count += 1;
-        printer.row(&row_of(LINE, &Line::of(args.by, key, takings)))?;
+        printer.row(told(LINE, &Line::of(args.by, key, takings)))?;
     }
     let is_table = matches!(args.output, Output::Table);
     if is_table && count > 1 {
         let all = Line { key: Value::Null, name: "all".to_owned(), takings: total };
-        printer.row(&row_of(LINE, &all))?;
+        printer.row(told(LINE, &all))?;
     }
     printer.finish(LINE.iter().map(|(name, _)| *name))?;
     if is_table && count == 0 {

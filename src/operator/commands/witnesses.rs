@@ -63,7 +63,7 @@ fn print(verified: &Verified, output: Output) -> io::Result<()> {
     }
     let mut printer = Printer::new(&mut out, output, "days", DAY_COLUMNS);
     for day in days {
-        printer.row(&day)?;
+        printer.row(day)?;
     }
     printer.finish(DAY.iter().map(|(name, _)| *name))?;
     // Standard output is data only, but for people the differences are the data.
