@@ -41,8 +41,11 @@ const MODULES: [&str; 9] = [
 /// Room for what a torture records. Only what is written takes some here.
 const DISK_SIZE: &str = "1G";
 
-/// Where the daemon listens inside.
-const PORT: u16 = 8443;
+/// Where its head office is, seen from inside.
+pub const OFFICE: &str = "10.0.2.100";
+
+/// Where the daemon listens inside, and head office beyond.
+pub const PORT: u16 = 8443;
 
 /// What the machine writes when there is nothing left but to start the daemon.
 const STARTS: &str = "the daemon starts";
@@ -59,6 +62,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 pub struct Machine {
     kernel: PathBuf,
     dir: TempDir,
+    /// Where [`OFFICE`] leads.
+    office: Option<SocketAddr>,
 }
 
 /// A machine that is on.
@@ -71,7 +76,7 @@ pub struct Power {
 
 impl Machine {
     /// One that is off, with a site's program and configuration, and its state on the disk.
-    pub fn of(site: &Site) -> Machine {
+    pub fn of(site: &Site, office: Option<SocketAddr>) -> Machine {
         // The disk is written past the page cache of this machine: in memory it cannot be.
         let dir = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory");
         let kernel = kernel();
@@ -82,7 +87,7 @@ impl Machine {
             root.display()
         );
         succeed(Command::new("sh").arg("-c").arg(pack));
-        let machine = Machine { kernel, dir };
+        let machine = Machine { kernel, dir, office };
         let mut format = Command::new("/usr/sbin/mke2fs");
         format.args(["-q", "-t", "ext4", "-d"]).arg(site.state_dir());
         succeed(format.arg(machine.disk()).arg(DISK_SIZE));
@@ -114,7 +119,13 @@ impl Machine {
         qemu.args(["-append", &format!("console=ttyS0 quiet panic=-1{fault}")]);
         let drive = format!("id=disk,if=none,format=raw,cache=none,file={}", self.disk().display());
         qemu.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=disk"]);
-        qemu.args(["-netdev", &format!("user,id=net,restrict=on,{forward}")]);
+        // Through a program for each connection: qemu itself leads only one.
+        let office = self.office.map(|office| {
+            let (ip, port) = (office.ip(), office.port());
+            format!(",guestfwd=tcp:{OFFICE}:{PORT}-cmd:busybox nc {ip} {port}")
+        });
+        let office = office.unwrap_or_default();
+        qemu.args(["-netdev", &format!("user,id=net,restrict=on,{forward}{office}")]);
         qemu.args(["-device", "virtio-net-pci,netdev=net"]);
         let mut qemu =
             qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("setpriv can be run");

@@ -2,17 +2,20 @@
 //! what the killed one had not. Each cut leaves its disk to the next one, so that what recovered
 //! recovers again.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use rustls::ClientConfig;
+use serde_json::Value;
 use tilld::system::clock;
 
 use crate::ledger::Ledger;
-use crate::machine::Machine;
+use crate::machine::{Machine, OFFICE, PORT};
 use crate::rounds::Rounds;
+use crate::support::fleet::{Branch, MANILA, Office, Way, assert_same_books, office_setup};
 use crate::support::state::WAL;
 use crate::support::till::trusting;
 use crate::support::{Chance, Daemon, Setup, Site, Till};
@@ -40,6 +43,8 @@ const SYNCS: usize = 40;
 /// A branch whose power is cut again and again, with the ledger of its clients.
 pub struct Cuts {
     site: Site,
+    /// It takes what the machine sends, if there is one; its own power stays.
+    office: Option<Office>,
     machine: Machine,
     tls: Arc<ClientConfig>,
     ledger: Ledger,
@@ -49,8 +54,25 @@ pub struct Cuts {
 }
 
 impl Cuts {
-    /// Of a new site that runs this program.
+    /// Of a new branch with a head office.
+    fn with_office() -> Cuts {
+        let extra = format!("[endpoint.tls]\nnames = [{OFFICE:?}]\n");
+        let office = Office::open_as(&Setup { extra, ..office_setup() });
+        let branch = Branch::of(&office, MANILA);
+        // At a place that the machine is given.
+        let certificate = branch.site.path().join("office.pem");
+        fs::copy(office.site.certificate(), &certificate).expect("a copy");
+        let address = format!("{OFFICE}:{PORT}").parse().expect("an address");
+        branch.configure(&Setup::live(), &Way::to(address, certificate));
+        Cuts::begin(branch.site, Some(office))
+    }
+
+    /// Of a new site that sends nothing.
     pub fn of(site: Site) -> Cuts {
+        Cuts::begin(site, None)
+    }
+
+    fn begin(site: Site, office: Option<Office>) -> Cuts {
         // Nobody can trust a certificate that is made inside. All else is born there.
         site.start().stop();
         for entry in fs::read_dir(site.state_dir()).expect("a state") {
@@ -62,11 +84,12 @@ impl Cuts {
             }
         }
         Cuts {
-            machine: Machine::of(&site),
+            machine: Machine::of(&site, office.as_ref().map(|office| office.daemon().address())),
             tls: trusting(&site.certificate()),
             ledger: Ledger::begin(site.path()),
             chance: Chance::new(),
             start_time: Duration::ZERO,
+            office,
             site,
         }
     }
@@ -139,7 +162,10 @@ impl Cuts {
         self.machine.show_disk(&self.site);
         match Daemon::try_start(&self.site) {
             Ok(daemon) => {
-                let wrong = self.ledger.wrong_in_books(&self.site);
+                let mut wrong = self.ledger.wrong_in_books(&self.site);
+                if let Some(office) = &self.office {
+                    wrong.extend(wrong_at_office(&self.site, &office.site));
+                }
                 daemon.stop();
                 wrong
             }
@@ -156,17 +182,43 @@ impl Cuts {
         daemon.stop();
         wrong
     }
+
+    /// Lets what the last cut left go out, and holds both books against each other.
+    fn assert_passed_on(self) {
+        let office = self.office.expect("a head office");
+        println!("{} at head office before the last start", office.site.all().len());
+        let mut branch = Branch::at(self.site, MANILA);
+        branch.configure(&Setup::live(), &office.way());
+        branch.start();
+        assert_same_books(&office.site, &[&branch]);
+    }
+}
+
+/// What head office has and the branch has not, or the branch believes it to have.
+fn wrong_at_office(branch: &Site, office: &Site) -> Vec<String> {
+    let contracts = |rows: &[Value]| -> BTreeSet<String> {
+        rows.iter().map(|row| row["contract"].as_str().expect("a contract").to_owned()).collect()
+    };
+    let mut rows = branch.all();
+    let here = contracts(&rows);
+    rows.retain(|row| row["head_office"] == "delivered");
+    let delivered = contracts(&rows);
+    let there = contracts(&office.all());
+    let lost = there.difference(&here).map(|one| format!("only head office has {one}"));
+    let missing = delivered.difference(&there).map(|one| format!("head office lacks {one}"));
+    lost.chain(missing).collect()
 }
 
 #[test]
 fn when_the_power_goes_under_load_or_during_a_start_nothing_answered_is_lost() {
-    let mut cuts = Cuts::of(Setup::live().prepare());
+    let mut cuts = Cuts::with_office();
     for round in Rounds::of("power cuts", 10, 200) {
         let wrong = if round % 3 == 1 { cuts.at_start() } else { cuts.under_load() };
         assert!(wrong.is_empty(), "round {round}: {wrong:#?}");
     }
     let wrong = cuts.wrong_when_repeated();
     assert!(wrong.is_empty(), "{wrong:#?}");
+    cuts.assert_passed_on();
 }
 
 #[test]

@@ -147,6 +147,11 @@ impl Branch {
         branch
     }
 
+    /// One whose books are there already.
+    pub fn at(site: Site, name: &'static str) -> Branch {
+        Branch { site, name, daemon: None }
+    }
+
     /// Writes its configuration anew; its books stay.
     pub fn configure(&self, setup: &Setup, way: &Way) {
         let extra = setup.extra.clone() + &upstream_section(&self.site, self.name, way);
