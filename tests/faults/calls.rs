@@ -50,6 +50,11 @@ impl Call {
         self.name == "fsync" || self.name == "fdatasync"
     }
 
+    /// Whether it is about one of the tape's files.
+    pub fn is_about_tape(&self) -> bool {
+        self.path.starts_with("tape/")
+    }
+
     fn path(&self, site: &Site) -> PathBuf {
         site.state_dir().join(&self.path)
     }

@@ -1,11 +1,12 @@
 //! Builds whose durability is broken on purpose, each by a patch to a copy of the source: the power
-//! cuts that do the real build no harm must find them out. What cannot fail proves nothing.
+//! cuts and faults that do the real build no harm must find them out. What cannot fail proves nothing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
+use crate::every_call::wrong_when_a_sync_of_the_tape_fails;
 use crate::kills::wrong_after_kills;
 use crate::machine::succeed;
 use crate::power_cut::{Cuts, NO_START, Sync};
@@ -41,8 +42,11 @@ fn broken_by(patch: &str) -> Site {
     build.arg("--target-dir").arg(&target).current_dir(&source);
     succeed(&mut build);
     let mut site = Setup::live().prepare();
-    site.program = place.join(patch);
-    let _ = fs::remove_file(&site.program);
+    // What is traced is known by its name.
+    let programs = place.join(patch);
+    let _ = fs::remove_dir_all(&programs);
+    fs::create_dir_all(&programs).expect("a made directory");
+    site.program = programs.join("tilld");
     fs::copy(target.join("release/tilld"), &site.program).expect("room for the program");
     site
 }
@@ -107,6 +111,14 @@ fn a_build_that_answers_first_is_found_out_by_kills_too() {
     let wrong = wrong_after_kills(&site, Rounds::of("kills of a broken build", 20, 20));
     assert!(!wrong.is_empty());
     println!("answer-first: after 20 kills {} things are wrong: {}", wrong.len(), wrong[0]);
+}
+
+#[test]
+fn a_build_that_hears_no_failed_sync_is_found_out() {
+    let site = broken_by("deaf");
+    let wrong = wrong_when_a_sync_of_the_tape_fails(&site.program);
+    assert!(!wrong.is_empty());
+    println!("deaf: {} things are wrong: {}", wrong.len(), wrong[0]);
 }
 
 #[test]

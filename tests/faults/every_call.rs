@@ -1,6 +1,7 @@
 //! SIGKILL, EIO and ENOSPC at every single call by which the writer changes the disk between the
 //! birth of its database and a clean stop, each followed by a restart.
 
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -16,6 +17,9 @@ use crate::support::fleet::{Branch, MANILA, Office, number};
 use crate::support::{Chance, Daemon, JSON, PATH, Site, State, Till};
 
 const FAULTS: [Fault; 3] = [Fault::Kill, Fault::Error("EIO"), Fault::Error("ENOSPC")];
+
+/// The build under test.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_tilld");
 
 /// Numbers of confirmations that belong to one case.
 const NUMBERS: u32 = 100;
@@ -43,9 +47,11 @@ struct Case<'a> {
     failed_commands: usize,
 }
 
-impl Case<'_> {
-    fn new(office: &Office, number: usize) -> Case<'_> {
-        let branch = Branch::of(office, MANILA);
+impl<'a> Case<'a> {
+    /// Of this program.
+    fn new(office: &'a Office, program: &Path, number: usize) -> Case<'a> {
+        let mut branch = Branch::of(office, MANILA);
+        program.clone_into(&mut branch.site.program);
         let clock = Clock::of(&branch.site);
         let first = u32::try_from(number).expect("few cases") * NUMBERS + 1;
         let ledger = Ledger::begin_at(branch.site.path(), first);
@@ -202,8 +208,8 @@ impl Case<'_> {
 }
 
 /// The calls that the writer makes when nothing goes wrong.
-fn all_calls(office: &Office) -> Vec<Call> {
-    let mut case = Case::new(office, 0);
+fn all_calls(office: &Office, program: &Path) -> Vec<Call> {
+    let mut case = Case::new(office, program, 0);
     let command = calls::recorded(case.site(), &case.clock);
     case.live(command, false);
     let calls = calls::calls_of(case.site());
@@ -213,9 +219,24 @@ fn all_calls(office: &Office) -> Vec<Call> {
     calls
 }
 
+/// What is wrong with a program one of whose syncs of the tape fails, at the first where anything
+/// is.
+pub fn wrong_when_a_sync_of_the_tape_fails(program: &Path) -> Vec<String> {
+    let office = Office::open();
+    let calls = all_calls(&office, program);
+    let syncs = calls.iter().filter(|call| call.is_sync() && call.is_about_tape());
+    let mut found = syncs.enumerate().map(|(i, call)| {
+        let mut case = Case::new(&office, program, 1 + i);
+        let command = calls::with_fault(case.site(), &case.clock, call, Fault::Error("EIO"));
+        case.live(command, true);
+        case.wrong
+    });
+    found.find(|wrong| !wrong.is_empty()).unwrap_or_default()
+}
+
 #[test]
 fn a_fault_at_every_call_of_the_writer_loses_and_doubles_nothing() {
-    let calls = all_calls(&Office::open());
+    let calls = all_calls(&Office::open(), Path::new(PROGRAM));
     let all = calls.iter().flat_map(|call| FAULTS.map(|fault| (call, fault)));
     let cases: Vec<(&Call, Fault)> = Chance::new().sample(all.collect(), usize::MAX);
     let wrong = Mutex::new(Vec::new());
@@ -228,7 +249,7 @@ fn a_fault_at_every_call_of_the_writer_loses_and_doubles_nothing() {
                 loop {
                     let Some(round) = next.lock().unwrap().next() else { return };
                     let (call, fault) = cases[round];
-                    let mut case = Case::new(&office, 1 + round);
+                    let mut case = Case::new(&office, Path::new(PROGRAM), 1 + round);
                     let command = calls::with_fault(case.site(), &case.clock, call, fault);
                     case.live(command, call.is_sync() && fault != Fault::Kill);
                     if !calls::was_reached(case.site()) {
