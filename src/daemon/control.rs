@@ -18,11 +18,13 @@ use tokio::time::{sleep, timeout};
 use super::reload::InForce;
 use super::snapshots::Asker;
 use super::stopped;
+use super::till::Till;
 use crate::domain::decision::Sequence;
 use crate::operator::control::{REQUEST_BYTES_MAX, Reply, Request, Which, line_of};
 use crate::operator::snapshot::Snapshot;
 use crate::operator::{Exit, Failure};
 use crate::relay;
+use crate::skypay::answer::Answer;
 use crate::store::reader::Reader;
 use crate::store::{Again, Store, Unavailable};
 use crate::system::clock;
@@ -41,6 +43,12 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Nothing is accepted for so long when the machine is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A till would not wait longer for its answer (README, the caller's duties).
+const SELF_TEST_TIME: Duration = Duration::from_secs(15);
+
+/// The code of what was recorded.
+const SUCCESS: i32 = 1000;
 
 /// The group may ask; others may not even connect.
 const SOCKET_MODE: u32 = 0o660;
@@ -160,6 +168,7 @@ impl Control {
                 return Ok(Reply::Waited { is_empty, snapshot });
             }
             Request::Retry { which, actor } => return self.retry(which, actor).await,
+            Request::SelfTest => return self.test().await,
             Request::Reload => {
                 let summary = self.in_force.reload().await?;
                 return Ok(Reply::Reloaded { summary });
@@ -207,6 +216,35 @@ impl Control {
             }
         }
         Ok(true)
+    }
+
+    /// Confirms a collection that is none, as a till would.
+    async fn test(&self) -> Result<Reply, Failure> {
+        let (fingerprint, wants_certificates) = {
+            let shown = self.in_force.shown();
+            let shown = shown.borrow();
+            (shown.fingerprint.clone(), shown.wants_certificates)
+        };
+        if wants_certificates {
+            let message = "callers must present a certificate here (client_ca), and the daemon has \
+                           none of them; let a till confirm something";
+            return Err(Failure::new(Exit::Configuration, message));
+        }
+        let till = Till::new(self.snapshot().await?.endpoint, &fingerprint);
+        let body = self.in_force.endpoint().self_test();
+        let answered = timeout(SELF_TEST_TIME, till.post(body.to_string())).await;
+        let failed = |why: String| Failure::new(Exit::Error, format!("a till would fail: {why}"));
+        let answered = answered
+            .map_err(|_| failed(format!("no answer within {SELF_TEST_TIME:?}")))?
+            .map_err(|error| failed(error.to_string()))?;
+        let code = Answer::read(answered.body.as_bytes(), None).map(|answer| answer.code);
+        if code != Ok(SUCCESS) {
+            return Err(failed(format!("it is answered {}", answered.body)));
+        }
+        let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let (connecting_us, answering_us) = (us(answered.connecting), us(answered.answering));
+        log::info!("self-test: answered 1000 in {answering_us} us");
+        Ok(Reply::Tested { connecting_us, answering_us })
     }
 
     async fn retry(&self, which: Which, actor: String) -> Result<Reply, Failure> {

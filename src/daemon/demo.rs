@@ -8,24 +8,17 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::pin::pin;
-use std::sync::Arc;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use log::LevelFilter;
-use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
-use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use tempfile::TempDir;
-use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
-use tokio_rustls::TlsConnector;
 
 use super::serve;
+use super::till::Till;
 use crate::config::Config;
+use crate::net::tls;
 use crate::operator::{Exit, Failure};
 use crate::skypay::cipher::{Password, Sealed};
 use crate::system::logging;
@@ -231,26 +224,14 @@ async fn show(
     }
 }
 
-/// A till: trusts the fresh certificate and posts.
-struct Client {
-    address: SocketAddr,
-    tls: TlsConnector,
-}
+/// Posts the steps.
+struct Client(Till);
 
 impl Client {
     fn new(address: SocketAddr, certificate: &Path) -> Result<Client, Failure> {
-        let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Error, error.to_string());
-        let certificate =
-            CertificateDer::from_pem_file(certificate).map_err(|error| failed(&error))?;
-        let mut roots = RootCertStore::empty();
-        roots.add(certificate).map_err(|error| failed(&error))?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| failed(&error))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Client { address, tls: TlsConnector::from(Arc::new(config)) })
+        let certificate = tls::describe(certificate)
+            .map_err(|error| Failure::new(Exit::Error, error.to_string()))?;
+        Ok(Client(Till::new(address, &certificate.fingerprint)))
     }
 
     /// Posts the step's body, and gives the answer decrypted.
@@ -260,10 +241,10 @@ impl Client {
         if step.encrypted {
             writeln!(out, "{}", indented(&body, "   > "))?;
         }
-        let answer = self
-            .exchange(body)
-            .await
-            .map_err(|error| Failure::new(Exit::Error, format!("the demo's till: {error}")))?;
+        let answered = self.0.post(body).await;
+        let answer = answered
+            .map_err(|error| Failure::new(Exit::Error, format!("the demo's till: {error}")))?
+            .body;
         if !step.encrypted {
             return Ok(answer);
         }
@@ -271,19 +252,6 @@ impl Client {
         Sealed::decode(answer.as_bytes())
             .and_then(|sealed| password.open(&sealed))
             .ok_or_else(|| Failure::new(Exit::Error, "the answer is not encrypted as expected"))
-    }
-
-    async fn exchange(&self, body: String) -> Result<String, Box<dyn std::error::Error>> {
-        let socket = TcpStream::connect(self.address).await?;
-        let stream = self.tls.connect(ServerName::try_from("localhost")?, socket).await?;
-        let (mut sender, connection) =
-            http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        let request = hyper::Request::post("/collectionCollect")
-            .header("Host", "localhost")
-            .body(Full::<Bytes>::from(body))?;
-        let answer = sender.send_request(request).await?.into_body().collect().await?;
-        Ok(String::from_utf8(answer.to_bytes().into())?)
     }
 }
 

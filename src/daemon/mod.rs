@@ -9,6 +9,7 @@ mod people;
 mod reload;
 mod serve;
 mod snapshots;
+mod till;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;

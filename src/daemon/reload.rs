@@ -31,6 +31,10 @@ pub struct Shown {
     pub callers: usize,
     /// Configured names that the certificate does not hold for.
     pub lacking_names: Vec<String>,
+    /// SHA-256 of the certificate.
+    pub fingerprint: String,
+    /// Whether callers must present a certificate of their own.
+    pub wants_certificates: bool,
     /// When the certificate ends to hold.
     pub certificate_ends_at: Option<Moment>,
     /// Where collections go.
@@ -102,7 +106,7 @@ impl InForce {
         let passing_on = way.map(|way| PassingOn::start(&config, &store, way)).transpose()?;
         let (shown, _) = watch::channel(shown(&config, &tls.certificate, passing_on.as_ref()));
         Ok(InForce {
-            endpoint: Arc::new(Endpoint::new(rules, store.clone())),
+            endpoint: Arc::new(Endpoint::new(rules, store.clone())?),
             tls: Arc::new(ArcSwap::new(tls.config)),
             store,
             shown,
@@ -280,6 +284,8 @@ fn shown(config: &Config, certificate: &Certificate, passing_on: Option<&Passing
     Shown {
         callers: config.callers.len(),
         lacking_names: lacking_names(config, certificate),
+        fingerprint: certificate.fingerprint.clone(),
+        wants_certificates: config.endpoint.tls.client_ca.is_some(),
         certificate_ends_at: Moment::try_from(certificate.not_after.clone()).ok(),
         head_office: config.upstream.as_ref().map(|upstream| snapshot::HeadOffice {
             branch: upstream.branch.as_str().to_owned(),

@@ -157,7 +157,7 @@ impl Photographer {
 
     fn take(&mut self) -> Snapshot {
         let now = AcceptedAt::new(clock::now());
-        let Shown { callers, lacking_names, certificate_ends_at, mut head_office, relay } =
+        let Shown { callers, lacking_names, certificate_ends_at, mut head_office, relay, .. } =
             self.subjects.shown.borrow().clone();
         let books = self.counter.count(now, head_office.is_some());
         let Subjects { endpoint, operator, control, health, strayed, last_check, .. } =

@@ -76,6 +76,19 @@ impl Callers {
         Ok(Callers { by_name })
     }
 
+    /// A caller that is not configured, with this key, plain and from everywhere.
+    pub fn one(user_name: &UserName, key: &str) -> Callers {
+        let caller = Caller {
+            user_name: user_name.clone(),
+            branch: None,
+            require_encryption: false,
+            allow_from: Vec::new(),
+            keys: vec![digest(key)],
+            passwords: Vec::new(),
+        };
+        Callers { by_name: HashMap::from([(user_name.as_str().to_owned(), caller)]) }
+    }
+
     /// Opens an encrypted body with the first password after which padding, UTF-8 and one JSON
     /// object all hold, and whose owner is the one named inside: padding alone fits by chance in
     /// 1 of 250 tries, and two callers may have been given one password.

@@ -5,6 +5,7 @@
 
 mod callers;
 mod routes;
+mod self_test;
 mod strayed;
 mod throttle;
 

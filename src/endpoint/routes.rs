@@ -4,6 +4,7 @@
 //! fields, identity, paid. Knows no SQL and no sockets.
 
 use std::borrow::Cow;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +18,10 @@ use hyper::header::{
 };
 use hyper::{Method, Request as HttpRequest, Response, StatusCode};
 use percent_encoding::percent_decode_str;
+use zeroize::Zeroizing;
 
 use super::callers::{Callers, Circumstances};
+use super::self_test::SelfTest;
 use super::strayed::StrayedCallers;
 use super::throttle::Throttle;
 use crate::domain::collection::Collection;
@@ -76,6 +79,7 @@ pub struct Endpoint {
     store: Store,
     throttle: Throttle,
     strayed: Arc<StrayedCallers>,
+    self_test: SelfTest,
 }
 
 impl Rules {
@@ -108,9 +112,15 @@ struct Judged {
 
 impl Endpoint {
     /// An endpoint that records into `store`.
-    pub fn new(rules: Rules, store: Store) -> Endpoint {
-        let (throttle, strayed) = (Throttle::default(), Arc::default());
-        Endpoint { rules: ArcSwap::from_pointee(rules), store, throttle, strayed }
+    pub fn new(rules: Rules, store: Store) -> io::Result<Endpoint> {
+        let (throttle, strayed, self_test) =
+            (Throttle::default(), Arc::default(), SelfTest::new()?);
+        Ok(Endpoint { rules: ArcSwap::from_pointee(rules), store, throttle, strayed, self_test })
+    }
+
+    /// A body that is answered as a confirmation would be and is none. It holds a key.
+    pub fn self_test(&self) -> Zeroizing<String> {
+        self.self_test.body(&self.rules.load().prefixes)
     }
 
     /// Whom of those who are configured it turned away.
@@ -150,11 +160,17 @@ impl Endpoint {
             named,
             branch: header(headers, BRANCH_HEADER),
         };
-        let Some((caller, key_id)) = rules.callers.verify(&request, &circumstances) else {
-            if let Some(known) = rules.callers.named(&request) {
-                self.strayed.count(known, AcceptedAt::new(clock::now()));
+        let verified = rules.callers.verify(&request, &circumstances);
+        let tester = || self.self_test.verify(&request, &circumstances);
+        let (caller, key_id, is_test) = match (verified, verified.is_none().then(tester)) {
+            (Some((caller, key_id)), _) => (caller, key_id, false),
+            (None, Some(Some((caller, key_id)))) => (caller, key_id, true),
+            (None, _) => {
+                if let Some(known) = rules.callers.named(&request) {
+                    self.strayed.count(known, AcceptedAt::new(clock::now()));
+                }
+                return None;
             }
-            return None;
         };
         let provenance = Provenance {
             caller: caller.user_name.clone(),
@@ -167,11 +183,12 @@ impl Endpoint {
             body_digest: request.body_digest(),
         };
         let outcome = match request.confirmation(&rules.terms(&provenance)) {
+            Ok(_) if is_test => return Some(Answer::of(self.try_out().await, password)),
             Ok(confirmation) => self.record(rules, confirmation, &provenance).await,
             Err(refusal) => Ok(Judged::new(refusal.into())),
         };
         let outcome = match outcome {
-            Ok(judged) if is_kept(&judged.reply) => {
+            Ok(judged) if is_kept(&judged.reply) && !is_test => {
                 self.keep_refusal(&request, &provenance, judged).await
             }
             outcome => outcome,
@@ -210,6 +227,12 @@ impl Endpoint {
                 Judged { flags, ..Judged::new(Reply::already_paid()) }
             }
         })
+    }
+
+    /// The way of a confirmation through the writer, without one.
+    async fn try_out(&self) -> Result<Judged, Unavailable> {
+        let receipt = self.store.try_out()?.await.unwrap_or(Err(Unavailable::Failed))?;
+        Ok(Judged::new(Reply::success(&receipt)))
     }
 
     /// A cashier may hold the cash of a refused confirmation, so it is kept before it is answered.

@@ -94,6 +94,13 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t)]
         output: Output,
     },
+    /// Have the daemon confirm a collection to itself, over TLS and through every check; it is kept
+    /// apart from the books
+    Selftest {
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
     /// Check database and tape against each other, line by line
     Verify {
         /// Compare business dates from this one on, as yyyy-MM-dd

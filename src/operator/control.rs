@@ -45,6 +45,8 @@ pub enum Request {
         /// Who wishes it.
         actor: String,
     },
+    /// Send a confirmation to itself, which is kept apart from the books.
+    SelfTest,
     /// Take the configuration as it is on the disk now.
     Reload,
     /// The same with a self-signed certificate that is made for it.
@@ -81,6 +83,13 @@ pub enum Reply {
     SentAgain {
         /// How many.
         count: usize,
+    },
+    /// A confirmation of its own was answered 1000.
+    Tested {
+        /// How long TCP and TLS took, in microseconds.
+        connecting_us: u64,
+        /// How long the answer took then, in microseconds.
+        answering_us: u64,
     },
     /// The configuration is taken.
     Reloaded {
@@ -212,6 +221,7 @@ mod tests {
             Request::SyncWait { timeout_ms: 60_000 },
             Request::Retry { which: these, actor: actor.clone() },
             Request::Retry { which: Which::AllParked, actor },
+            Request::SelfTest,
             Request::Reload,
             Request::RenewCertificate,
         ] {
@@ -225,6 +235,7 @@ mod tests {
             Reply::Status { snapshot: snapshot.clone() },
             Reply::Waited { is_empty: false, snapshot },
             Reply::SentAgain { count: 3 },
+            Reply::Tested { connecting_us: 900, answering_us: 1200 },
             Reply::Reloaded { summary: "1 caller".to_owned() },
             failure.into(),
         ] {

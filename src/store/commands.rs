@@ -19,8 +19,8 @@ use crate::domain::provenance::{Confirmation, Provenance};
 /// waits with one command at the most, and still only a few megabytes.
 const QUEUE_COMMANDS_MAX: usize = 4096;
 
-/// A proof that a collection is committed, told on the tape, and both are synced. Only the writer
-/// makes one.
+/// A proof that a collection is committed, told on the tape, and both are synced; or, without a
+/// number, that a self-test is. Only the writer makes one.
 #[derive(Debug)]
 pub struct Receipt {
     pub(super) sequence: Sequence,
@@ -97,6 +97,7 @@ pub(super) type Answer<T> = oneshot::Sender<Result<T, Unavailable>>;
 pub(super) enum Command {
     Record(Box<Record>, Answer<Recorded>),
     Refuse(Box<Refused>, Answer<()>),
+    TryOut(Answer<Receipt>),
     NoteTries(Box<Tries>, Answer<()>),
     SendAgain(Box<SendAgain>, Answer<usize>),
     Requeue { first: Sequence, last: Sequence, answer: Answer<usize> },
@@ -205,6 +206,11 @@ impl Store {
     /// Queues a refusal to be kept.
     pub fn keep(&self, refused: Refused) -> Result<Waiting<()>, Unavailable> {
         self.send(|answer| Command::Refuse(Box::new(refused), answer))
+    }
+
+    /// Queues a self-test, which is committed as a collection is, but stands in no books.
+    pub fn try_out(&self) -> Result<Waiting<Receipt>, Unavailable> {
+        self.send(Command::TryOut)
     }
 
     /// Queues what tries came to, and what head office says that it has, when that is news.

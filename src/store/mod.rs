@@ -17,6 +17,7 @@ mod record;
 mod refusals;
 mod relays;
 mod schema;
+mod self_tests;
 mod tape;
 mod transaction;
 

@@ -9,7 +9,7 @@ use super::commands::{Again, Command, Receipt, Record, Recorded, SendAgain, Trie
 use super::deliveries::{self, Act, ActKind};
 use super::relays::{self, Heard, Held};
 use super::tape::{Told, What};
-use super::{outbox, record, refusals};
+use super::{outbox, record, refusals, self_tests};
 use crate::domain::contract::Mode;
 use crate::domain::decision::{ConflictField, Decision, First, Sequence, decide};
 use crate::domain::delivery::{Epoch, Holdings};
@@ -80,7 +80,13 @@ impl<'a> Batch<'a> {
     pub fn carry_out(&mut self, command: &Command) -> rusqlite::Result<Outcome> {
         match command {
             Command::Record(record, _) => self.record(record),
-            Command::Refuse(..) if !self.can_write => Ok(Outcome::NotWritable),
+            Command::Refuse(..) | Command::TryOut(..) if !self.can_write => {
+                Ok(Outcome::NotWritable)
+            }
+            Command::TryOut(_) => {
+                self_tests::keep(self.connection, self.now)?;
+                Ok(Outcome::Kept)
+            }
             Command::Refuse(refused, _) => {
                 self.heard.extend(Heard::of(&refused.provenance, None));
                 if let Some(kept) = refusals::keep(self.connection, refused, self.line, self.now)? {
@@ -242,6 +248,12 @@ impl Command {
             Command::Refuse(_, answer) | Command::NoteTries(_, answer) => {
                 let _ = answer.send(match outcome {
                     Outcome::Kept | Outcome::Noted => Ok(()),
+                    outcome => Err(outcome.unavailable()),
+                });
+            }
+            Command::TryOut(answer) => {
+                let _ = answer.send(match outcome {
+                    Outcome::Kept => Ok(Receipt { sequence: 0, flags: Flags::NONE, held: None }),
                     outcome => Err(outcome.unavailable()),
                 });
             }

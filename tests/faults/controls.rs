@@ -1,5 +1,6 @@
-//! Builds whose durability is broken on purpose, each by a patch to a copy of the source: the power
-//! cuts and faults that do the real build no harm must find them out. What cannot fail proves nothing.
+//! Builds whose durability is broken on purpose, each by a patch to a copy of the source: the
+//! power cuts and faults that do the real build no harm must find them out. What cannot fail proves
+//! nothing.
 
 use std::fs;
 use std::path::{Path, PathBuf};

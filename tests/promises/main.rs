@@ -37,6 +37,9 @@ mod disasters;
 mod doctor;
 
 #[cfg(test)]
+mod selftest;
+
+#[cfg(test)]
 mod client_certificates;
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod key;
 mod progress;
 mod reconcile;
 mod reload;
+mod selftest;
 mod status;
 mod sync;
 mod takings;
@@ -43,6 +44,7 @@ pub fn run(command: &Command, config: &Config) -> Option<Result<(), Failure>> {
             witnesses::verify(config, Range { from: *from, to: *to }, *output)
         }
         Command::Rebuild { despite_damage } => witnesses::rebuild(config, *despite_damage),
+        Command::Selftest { output } => selftest::selftest(config, *output),
         Command::Reload => reload::run(config),
         Command::Key(command) => key::key(config, command),
         Command::Backup(BackupCommand::Create) => backup::create(config),

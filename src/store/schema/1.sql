@@ -176,3 +176,9 @@ CREATE TABLE refusal_day (
     beyond INTEGER NOT NULL,
     PRIMARY KEY (caller, day)
 ) STRICT, WITHOUT ROWID;
+
+-- Confirmations that the daemon sent to itself, to see whether one would be taken. No books.
+CREATE TABLE self_test (
+    id INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL
+) STRICT;

@@ -142,7 +142,7 @@ impl Branch {
     }
 
     pub fn with(name: &'static str, setup: &Setup, way: &Way) -> Branch {
-        let branch = Branch { site: setup.prepare(), name, daemon: None };
+        let branch = Self::at(setup.prepare(), name);
         branch.configure(setup, way);
         branch
     }
