@@ -47,6 +47,11 @@ pub fn id_of(key: &str) -> KeyId {
     KeyId::of(Digest(Sha256::digest(key).into()))
 }
 
+/// The keys in a file, in its order, as they are now.
+pub fn known(path: &Path, wanted_by: &str) -> Result<Vec<KnownKey>, ConfigError> {
+    Ok(known_keys(&secrets::read(path, wanted_by)?, &read_since(path)))
+}
+
 impl KeyFile {
     /// Reads a file for `wanted_by` and waits until nobody else changes it. One that is not there
     /// yet has no keys.
@@ -60,21 +65,18 @@ impl KeyFile {
         flock(&directory, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
         let is_there = path.try_exists().map_err(failed)?;
         let keys = if is_there { secrets::read(path, wanted_by)? } else { Vec::new() };
-        let since = fs::read_to_string(since_path(path)).unwrap_or_default();
         Ok(KeyFile {
             path: path.to_owned(),
             wanted_by: wanted_by.to_owned(),
             directory,
             keys,
-            since: since.lines().filter_map(since_line).collect(),
+            since: read_since(path),
         })
     }
 
     /// Its keys, in the file's order.
     pub fn keys(&self) -> Vec<KnownKey> {
-        let since = |id| self.since.iter().find(|(known, _)| *known == id).map(|(_, since)| *since);
-        let ids = self.keys.iter().map(|key| id_of(key));
-        ids.map(|id| KnownKey { id, since: since(id) }).collect()
+        known_keys(&self.keys, &self.since)
     }
 
     /// Adds a key, unless it is there already: then false.
@@ -154,6 +156,18 @@ fn since_path(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".since");
     path.with_file_name(name)
+}
+
+fn known_keys(keys: &[Zeroizing<String>], since: &[(KeyId, AcceptedAt)]) -> Vec<KnownKey> {
+    let since_of = |id| since.iter().find(|(known, _)| *known == id).map(|(_, since)| *since);
+    let ids = keys.iter().map(|key| id_of(key));
+    ids.map(|id| KnownKey { id, since: since_of(id) }).collect()
+}
+
+/// By key, when it was added, as far as that was written down.
+fn read_since(path: &Path) -> Vec<(KeyId, AcceptedAt)> {
+    let since = fs::read_to_string(since_path(path)).unwrap_or_default();
+    since.lines().filter_map(since_line).collect()
 }
 
 fn since_line(line: &str) -> Option<(KeyId, AcceptedAt)> {

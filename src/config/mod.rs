@@ -22,6 +22,7 @@ mod raw;
 pub mod secrets;
 mod source;
 
+use key_file::KnownKey;
 pub use load::duration;
 pub use source::ConfigError;
 
@@ -134,6 +135,11 @@ impl Caller {
     /// Reads the keys that are taken in `authentication`; never none.
     pub fn authentication_keys(&self) -> Result<Vec<Zeroizing<String>>, ConfigError> {
         secrets::read(&self.authentication_file, &format!("caller {}", self.user_name))
+    }
+
+    /// The same without what is secret about them.
+    pub fn known_keys(&self) -> Result<Vec<KnownKey>, ConfigError> {
+        key_file::known(&self.authentication_file, &format!("caller {}", self.user_name))
     }
 
     /// Reads the passwords of encrypted bodies; none when this caller has no such file.

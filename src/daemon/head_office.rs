@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use crate::config::{Config, Upstream};
 use crate::domain::contract::Mode;
 use crate::net::client_tls;
+use crate::net::tls::{self, Certificate};
 use crate::operator::Failure;
 use crate::operator::connection::connection;
 use crate::relay::{self, Handle};
@@ -21,6 +22,7 @@ use crate::upstream::https::Https;
 pub struct Way {
     https: Https,
     fingerprint: Fingerprint,
+    certificate: Option<Certificate>,
 }
 
 /// Of all that a way was made of, also of what is in the files: two ways with the same one lead to
@@ -41,7 +43,11 @@ pub fn way(config: &Config) -> Result<Option<Way>, Failure> {
         (Some(upstream), Mode::Live) => {
             // First: what is exchanged between the two looks is then taken by the next reload.
             let fingerprint = fingerprint(upstream);
-            Ok(Some(Way { https: connection(upstream)?, fingerprint }))
+            let https = connection(upstream)?;
+            let files = upstream.client_certificate.as_ref();
+            // What the connection has read just now can be read.
+            let certificate = files.and_then(|files| tls::describe(&files.certificate).ok());
+            Ok(Some(Way { https, fingerprint, certificate }))
         }
         (Some(_), Mode::Sandbox) | (None, _) => Ok(None),
     }
@@ -51,6 +57,7 @@ pub fn way(config: &Config) -> Result<Option<Way>, Failure> {
 pub struct PassingOn {
     handle: Handle,
     fingerprint: Fingerprint,
+    certificate: Option<Certificate>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -58,13 +65,13 @@ pub struct PassingOn {
 impl PassingOn {
     /// Starts to pass on what waits.
     pub fn start(config: &Config, store: &Store, way: Way) -> Result<PassingOn, Failure> {
-        let Way { https: upstream, fingerprint } = way;
+        let Way { https: upstream, fingerprint, certificate } = way;
         let concurrency = config.upstream.as_ref().map_or(1, |upstream| upstream.concurrency);
         let (stop, stopped) = oneshot::channel();
         let stopped = async { drop(stopped.await) };
         let (handle, task) =
             relay::start(store.clone(), &config.state_dir, upstream, concurrency, stopped)?;
-        Ok(PassingOn { handle, fingerprint, stop, task })
+        Ok(PassingOn { handle, fingerprint, certificate, stop, task })
     }
 
     /// The way to it.
@@ -75,6 +82,11 @@ impl PassingOn {
     /// What its way was made of.
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
+    }
+
+    /// What we present to head office when it asks for a certificate.
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.certificate.as_ref()
     }
 
     /// Lets what is under way come back, and ends.

@@ -1,5 +1,6 @@
-//! What there is for people beside the endpoint: health, the control socket, the status. It begins
-//! once the endpoint listens, and whatever of it cannot be had never keeps a till waiting.
+//! What there is for people beside the endpoint: health, figures, the control socket, the status.
+//! It begins once the endpoint listens, and whatever of it cannot be had never keeps a till
+//! waiting.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +15,7 @@ use tokio::time::sleep;
 use super::checks::LastCheck;
 use super::control::{self, Control};
 use super::reload::InForce;
-use super::snapshots::{Snapshots, Subjects};
+use super::snapshots::{Asker, Snapshots, Subjects};
 use super::stopped;
 use crate::config::Config;
 use crate::net::listener::{self, Limits, Security, SharedTls};
@@ -54,7 +55,6 @@ impl People {
         let probes = ProbesListener {
             address: config.operator.listen,
             tls: in_force.tls(),
-            service: Arc::new(Probes::new(store.health())),
             door: probes_door,
         };
         let bound = probes.open().await;
@@ -70,7 +70,8 @@ impl People {
             last_check,
         };
         let snapshots = Snapshots::start(config, subjects)?;
-        let mut tasks = vec![tokio::spawn(probes.serve(bound, stopping.clone()))];
+        let service = Arc::new(Probes::new(store.health(), snapshots.asker()));
+        let mut tasks = vec![tokio::spawn(probes.serve(service, bound, stopping.clone()))];
         if let Some(socket) = socket {
             let control = Control {
                 store: store.clone(),
@@ -105,7 +106,6 @@ impl People {
 struct ProbesListener {
     address: SocketAddr,
     tls: SharedTls,
-    service: Arc<Probes>,
     door: watch::Sender<Door>,
 }
 
@@ -126,8 +126,8 @@ impl ProbesListener {
                     log::error!(
                         TILLD_EVENT = Event::OperatorShut;
                         "operator's listener: cannot listen on {}: {error}; tills are served all \
-                         the same, /livez and /readyz are not; correct `listen` in [operator] or \
-                         end the other program (ss -ltnp)",
+                         the same, /livez, /readyz and /metrics are not; correct `listen` in \
+                         [operator] or end the other program (ss -ltnp)",
                         self.address
                     );
                     self.door.send_replace(Door { address: None, trouble });
@@ -137,13 +137,18 @@ impl ProbesListener {
         }
     }
 
-    async fn serve(self, bound: Option<TcpListener>, mut stop: watch::Receiver<bool>) {
+    async fn serve(
+        self,
+        service: Arc<Probes<Asker>>,
+        bound: Option<TcpListener>,
+        mut stop: watch::Receiver<bool>,
+    ) {
         let mut bound = bound;
         loop {
             if let Some(listener) = bound {
                 let shutdown = async move { stopped(&mut stop).await };
                 let security = self.security();
-                listener::serve(listener, security, LIMITS, self.service, || {}, shutdown).await;
+                listener::serve(listener, security, LIMITS, service, || {}, shutdown).await;
                 return;
             }
             tokio::select! {

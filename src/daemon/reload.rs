@@ -3,6 +3,7 @@
 //!
 //! What a reload cannot change says so: a restart takes it, and no till is refused meanwhile.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -13,11 +14,12 @@ use tokio::task::spawn_blocking;
 use super::certificate::{self, lacking_names, server_tls};
 use super::head_office::{self, PassingOn, Way};
 use crate::config::{Config, ReplyCode, Upstream};
+use crate::domain::collection::BranchName;
 use crate::endpoint::{Callers, Endpoint, Rules};
 use crate::net::listener::SharedTls;
 use crate::net::tls::{Certificate, ServerTls};
 use crate::operator::commands::callers_in_words;
-use crate::operator::snapshot::{self, Moment};
+use crate::operator::snapshot::{self, Moment, OldestKey};
 use crate::operator::{Exit, Failure};
 use crate::relay;
 use crate::skypay::reply::CodeForm;
@@ -35,8 +37,16 @@ pub struct Shown {
     pub fingerprint: String,
     /// Whether callers must present a certificate of their own.
     pub wants_certificates: bool,
-    /// When the certificate ends to hold.
+    /// When the certificate begins to hold.
+    pub certificate_begins_at: Option<Moment>,
+    /// When it ends to hold.
     pub certificate_ends_at: Option<Moment>,
+    /// Since when callers have their keys.
+    pub keys: Vec<OldestKey>,
+    /// The branches that may relay to here.
+    pub branches: Arc<HashSet<BranchName>>,
+    /// Whether metrics tell takings.
+    pub tells_takings: bool,
     /// Where collections go.
     pub head_office: Option<snapshot::HeadOffice>,
     /// What sends them there.
@@ -48,6 +58,7 @@ pub struct Prepared {
     config: Config,
     rules: Rules,
     tls: ServerTls,
+    keys: Vec<OldestKey>,
     way: Option<Way>,
 }
 
@@ -57,6 +68,7 @@ impl Prepared {
         Ok(Prepared {
             rules: rules(&config)?,
             tls: server_tls(&config)?,
+            keys: oldest_keys(&config)?,
             way: head_office::way(&config)?,
             config,
         })
@@ -102,9 +114,10 @@ impl InForce {
     pub fn begin(prepared: Prepared, store: Store) -> Result<InForce, Failure> {
         log::info!(TILLD_EVENT = Event::Configured; "configured: {}", prepared.summary());
         warn_without_callers(&prepared.config);
-        let Prepared { config, rules, tls, way } = prepared;
+        let Prepared { config, rules, tls, keys, way } = prepared;
         let passing_on = way.map(|way| PassingOn::start(&config, &store, way)).transpose()?;
-        let (shown, _) = watch::channel(shown(&config, &tls.certificate, passing_on.as_ref()));
+        let (shown, _) =
+            watch::channel(shown(&config, &tls.certificate, keys, passing_on.as_ref()));
         Ok(InForce {
             endpoint: Arc::new(Endpoint::new(rules, store.clone())?),
             tls: Arc::new(ArcSwap::new(tls.config)),
@@ -184,12 +197,13 @@ impl InForce {
             reading.await.map_err(|error| Failure::new(Exit::Error, error.to_string()))?;
         let prepared = prepared?;
         let summary = prepared.summary();
-        let Prepared { config, rules, tls, way } = prepared;
+        let Prepared { config, rules, tls, keys, way } = prepared;
         self.follow(parts, &config, way).await?;
         self.endpoint.set_rules(rules);
         self.tls.store(tls.config);
         log::set_max_level(config.log.level);
-        self.shown.send_replace(shown(&config, &tls.certificate, parts.passing_on.as_ref()));
+        let passing_on = parts.passing_on.as_ref();
+        self.shown.send_replace(shown(&config, &tls.certificate, keys, passing_on));
         parts.config = config;
         Ok(summary)
     }
@@ -280,20 +294,50 @@ fn rules(config: &Config) -> Result<Rules, Failure> {
     })
 }
 
-fn shown(config: &Config, certificate: &Certificate, passing_on: Option<&PassingOn>) -> Shown {
+fn shown(
+    config: &Config,
+    certificate: &Certificate,
+    keys: Vec<OldestKey>,
+    passing_on: Option<&PassingOn>,
+) -> Shown {
+    let moment = |text: &str| Moment::try_from(text.to_owned()).ok();
     Shown {
         callers: config.callers.len(),
         lacking_names: lacking_names(config, certificate),
         fingerprint: certificate.fingerprint.clone(),
         wants_certificates: config.endpoint.tls.client_ca.is_some(),
-        certificate_ends_at: Moment::try_from(certificate.not_after.clone()).ok(),
+        certificate_begins_at: moment(&certificate.not_before),
+        certificate_ends_at: moment(&certificate.not_after),
+        keys,
+        branches: Arc::new(
+            config.callers.iter().filter_map(|caller| caller.branch.clone()).collect(),
+        ),
+        tells_takings: config.operator.metrics_takings,
         head_office: config.upstream.as_ref().map(|upstream| snapshot::HeadOffice {
             branch: upstream.branch.as_str().to_owned(),
             host: host(upstream).to_owned(),
+            certificate_ends_at: passing_on
+                .and_then(PassingOn::certificate)
+                .and_then(|certificate| moment(&certificate.not_after)),
             link: None,
         }),
         relay: passing_on.map(PassingOn::handle),
     }
+}
+
+/// The oldest key of each caller whose keys all tell since when they are there: one that was added
+/// by hand may be older than the others.
+fn oldest_keys(config: &Config) -> Result<Vec<OldestKey>, Failure> {
+    let mut oldest = Vec::new();
+    for caller in &config.callers {
+        let keys = caller.known_keys()?;
+        let since = keys.iter().map(|key| key.since).min().flatten();
+        oldest.extend(since.map(|since| OldestKey {
+            caller: caller.user_name.as_str().to_owned(),
+            since: Moment(since),
+        }));
+    }
+    Ok(oldest)
 }
 
 fn host(upstream: &Upstream) -> &str {

@@ -22,6 +22,7 @@ use crate::domain::collection::UserName;
 use crate::domain::contract::Mode;
 use crate::domain::time::{AcceptedAt, BusinessDate};
 use crate::endpoint::{Strayed, StrayedCallers};
+use crate::operator::metrics::{Meter, Reading};
 use crate::operator::snapshot::{
     Books, Disk, Door, Link, LinkState, Moment, Rows, SCHEMA_VERSION, Snapshot, StrayedCaller,
     Today,
@@ -29,7 +30,7 @@ use crate::operator::snapshot::{
 use crate::relay;
 use crate::store::backup::{self, Name};
 use crate::store::reader::Reader;
-use crate::store::{Health, OpenError};
+use crate::store::{Branch, Health, OpenError};
 use crate::system::{clock, notify};
 
 /// How often it looks for changes, and at most writes the file.
@@ -38,8 +39,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// How old the file may become while nothing changes: who reads it sees that it is kept.
 const FILE_AGE_MAX: Duration = Duration::from_secs(60);
 
-/// How often it looks for new backups.
-const BACKUPS_INTERVAL: Duration = Duration::from_secs(5);
+/// How often it looks into directories.
+const STOCK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Counting rests so many times as long as it takes: a million rows wait a while, and cashiers
 /// need the disk and the processor more.
@@ -78,16 +79,30 @@ pub struct Snapshots {
     thread: JoinHandle<()>,
 }
 
+/// What it can be asked for.
+enum Ask {
+    Snapshot(oneshot::Sender<Snapshot>),
+    Reading(oneshot::Sender<Reading>),
+}
+
 /// The way to ask it.
 #[derive(Clone)]
-pub struct Asker(SyncSender<oneshot::Sender<Snapshot>>);
+pub struct Asker(SyncSender<Ask>);
 
 impl Asker {
     /// How it stands now; `None` when that cannot be told any more.
     pub async fn ask(&self) -> Option<Snapshot> {
         let (answer, snapshot) = oneshot::channel();
-        self.0.try_send(answer).ok()?;
+        self.0.try_send(Ask::Snapshot(answer)).ok()?;
         snapshot.await.ok()
+    }
+}
+
+impl Meter for Asker {
+    async fn read(&self) -> Option<Reading> {
+        let (answer, reading) = oneshot::channel();
+        self.0.try_send(Ask::Reading(answer)).ok()?;
+        reading.await.ok()
     }
 }
 
@@ -101,7 +116,7 @@ impl Snapshots {
             started_at: now,
             counter: Counter::new(reader, now),
             subjects,
-            backups: KeptBackups::new(config.backup.directory.clone()),
+            stock: Stocktaker { backups: config.backup.directory.clone(), seen: None },
             file: StatusFile::new(&config.operator.status_file),
             line: String::new(),
         };
@@ -129,14 +144,14 @@ struct Photographer {
     started_at: Moment,
     counter: Counter,
     subjects: Subjects,
-    backups: KeptBackups,
+    stock: Stocktaker,
     file: StatusFile,
     /// What systemd was told last.
     line: String,
 }
 
 impl Photographer {
-    fn run(&mut self, asks: &Receiver<oneshot::Sender<Snapshot>>) {
+    fn run(&mut self, asks: &Receiver<Ask>) {
         let mut wait = Duration::ZERO;
         loop {
             let ask = match asks.recv_timeout(wait) {
@@ -147,9 +162,11 @@ impl Photographer {
             wait = INTERVAL;
             let snapshot = self.take();
             self.publish(&snapshot);
-            if let Some(ask) = ask {
-                // Whoever asked may be gone.
-                let _ = ask.send(snapshot);
+            // Whoever asked may be gone.
+            match ask {
+                Some(Ask::Snapshot(answer)) => drop(answer.send(snapshot)),
+                Some(Ask::Reading(answer)) => drop(answer.send(self.reading(snapshot))),
+                None => {}
             }
         }
         self.file.remove();
@@ -157,16 +174,26 @@ impl Photographer {
 
     fn take(&mut self) -> Snapshot {
         let now = AcceptedAt::new(clock::now());
-        let Shown { callers, lacking_names, certificate_ends_at, mut head_office, relay, .. } =
-            self.subjects.shown.borrow().clone();
-        let books = self.counter.count(now, head_office.is_some());
+        let Shown {
+            callers,
+            lacking_names,
+            certificate_begins_at,
+            certificate_ends_at,
+            keys,
+            mut head_office,
+            relay,
+            tells_takings,
+            ..
+        } = self.subjects.shown.borrow().clone();
+        let books = self.counter.count(now, head_office.is_some(), tells_takings);
+        let Stock { last_backup, tape_bytes } = self.stock.look(now, &self.subjects.health);
         let Subjects { endpoint, operator, control, health, strayed, last_check, .. } =
             &self.subjects;
         if let (Some(office), Some(relay)) = (&mut head_office, relay) {
             office.link = Some(link(relay.state(), self.counter.last_delivered_at));
         }
-        let (last_backup_at, backup_trouble) = match self.backups.last_at(now) {
-            Ok(last) => (last.map(Moment), None),
+        let (last_backup, backup_trouble) = match last_backup {
+            Ok(last) => (last, None),
             Err(trouble) => (None, Some(trouble)),
         };
         let snapshot = Snapshot {
@@ -180,15 +207,20 @@ impl Photographer {
             control: control.clone(),
             callers,
             lacking_names,
+            certificate_begins_at,
             certificate_ends_at,
+            keys,
             strayed: strayed.all().into_iter().map(strayed_caller).collect(),
-            last_backup_at,
+            last_backup_at: last_backup.map(|(name, _)| Moment(name.at())),
+            last_backup_verified_at: last_backup.map(|(_, verified_at)| Moment(verified_at)),
             backup_trouble,
             condition: health.condition(),
             disk: Disk {
                 free_bytes: health.free_bytes(),
                 reserve_bytes: health.disk_reserve(),
                 wal_bytes: health.wal_bytes(),
+                database_bytes: health.database_bytes(),
+                tape_bytes,
             },
             books,
             head_office,
@@ -197,6 +229,18 @@ impl Photographer {
             warnings: Vec::new(),
         };
         snapshot.judged()
+    }
+
+    /// The same with what only metrics tell. Of branches that are configured no more nothing is
+    /// told: nobody waits for them.
+    fn reading(&mut self, snapshot: Snapshot) -> Reading {
+        let configured = Arc::clone(&self.subjects.shown.borrow().branches);
+        let branches = (!configured.is_empty()).then(|| {
+            let mut branches = self.counter.branches();
+            branches.retain(|branch| configured.contains(&branch.branch));
+            branches
+        });
+        Reading { snapshot, branches }
     }
 
     fn publish(&mut self, snapshot: &Snapshot) {
@@ -236,9 +280,11 @@ struct Counter {
     books: Books,
     /// When head office last took something, also in an earlier process.
     last_delivered_at: Option<AcceptedAt>,
-    /// Of which version of the books, and for which day.
-    counted: Option<(i64, BusinessDate)>,
+    /// Of which version of the books, for which day, and whether with its takings.
+    counted: Option<(i64, BusinessDate, bool)>,
     rest_until: Instant,
+    branches: Vec<Branch>,
+    branches_rest_until: Instant,
 }
 
 impl Counter {
@@ -246,31 +292,58 @@ impl Counter {
         let books = Books {
             counted_at: now,
             count_trouble: None,
-            today: Today::new(now.0.date(), 0),
+            today: Today::new(now.0.date(), 0, None),
             queued: Rows::default(),
             parked: Rows::default(),
         };
-        let (last_delivered_at, rest_until) = (None, clock::monotonic());
-        Counter { reader, books, last_delivered_at, counted: None, rest_until }
+        let rest_until = clock::monotonic();
+        Counter {
+            reader,
+            books,
+            last_delivered_at: None,
+            counted: None,
+            rest_until,
+            branches: Vec::new(),
+            branches_rest_until: rest_until,
+        }
     }
 
     /// What stands in the books; of some time ago when it was counted not long enough ago.
-    fn count(&mut self, now: AcceptedAt, delivers: bool) -> Books {
+    fn count(&mut self, now: AcceptedAt, delivers: bool, tells_takings: bool) -> Books {
         let rest = self.rest_until.saturating_duration_since(clock::monotonic());
         if rest <= REST_WAITED_MAX {
             thread::sleep(rest);
             let began = clock::monotonic();
-            self.books.count_trouble = self.recount(now, delivers).err().map(|e| e.to_string());
+            let counted = self.recount(now, delivers, tells_takings);
+            self.books.count_trouble = counted.err().map(|error| error.to_string());
             self.rest_until = clock::monotonic() + began.elapsed() * REST_FACTOR;
         }
+        // Whoever switched them off need not wait.
+        self.books.today.centavos = self.books.today.centavos.filter(|_| tells_takings);
         self.books.clone()
     }
 
-    fn recount(&mut self, now: AcceptedAt, delivers: bool) -> Result<(), OpenError> {
+    /// The branches that relay to here; of some time ago when they were read not long enough ago.
+    fn branches(&mut self) -> Vec<Branch> {
+        let began = clock::monotonic();
+        if began >= self.branches_rest_until {
+            self.branches = self.reader.branches().unwrap_or_default();
+            self.branches_rest_until = clock::monotonic() + began.elapsed() * REST_FACTOR;
+        }
+        self.branches.clone()
+    }
+
+    fn recount(
+        &mut self,
+        now: AcceptedAt,
+        delivers: bool,
+        tells_takings: bool,
+    ) -> Result<(), OpenError> {
         let day = now.date();
-        let counted = Some((self.reader.version()?, day));
+        let counted = Some((self.reader.version()?, day, tells_takings));
         if counted != self.counted {
-            self.books.today = Today::new(day, self.reader.recorded_on(day)?);
+            let taken = tells_takings.then(|| self.reader.taken_on(day)).transpose()?;
+            self.books.today = Today::new(day, self.reader.recorded_on(day)?, taken);
             self.books.queued = Rows::of(self.reader.queued()?);
             self.books.parked = Rows::of(self.reader.parked_sum()?);
             if delivers {
@@ -283,28 +356,29 @@ impl Counter {
     }
 }
 
-/// The directory of backups, looked into now and then.
-struct KeptBackups {
-    directory: PathBuf,
-    seen: Result<Vec<Name>, String>,
-    seen_at: Option<Instant>,
+/// What lies in directories, looked into now and then.
+struct Stocktaker {
+    backups: PathBuf,
+    seen: Option<(Stock, Instant)>,
 }
 
-impl KeptBackups {
-    fn new(directory: PathBuf) -> KeptBackups {
-        KeptBackups { directory, seen: Ok(Vec::new()), seen_at: None }
-    }
+/// What was seen there.
+#[derive(Clone)]
+struct Stock {
+    /// The last good backup, if there is any, and when it was last found good.
+    last_backup: Result<Option<(Name, AcceptedAt)>, String>,
+    tape_bytes: Option<u64>,
+}
 
-    /// When the last good one was begun, if there is any. One that a clock has put into the future
-    /// says nothing.
-    fn last_at(&mut self, now: AcceptedAt) -> Result<Option<AcceptedAt>, String> {
-        if self.seen_at.is_none_or(|at| at.elapsed() >= BACKUPS_INTERVAL) {
-            self.seen = backup::names(&self.directory).map_err(|error| error.to_string());
-            self.seen_at = Some(clock::monotonic());
-        }
-        let names = self.seen.clone()?.into_iter();
-        let good = names.filter(|name| !name.is_damaged() && name.at() <= now);
-        Ok(good.map(Name::at).max())
+impl Stocktaker {
+    fn look(&mut self, now: AcceptedAt, health: &Health) -> Stock {
+        let seen = self.seen.take().filter(|(_, at)| at.elapsed() < STOCK_INTERVAL);
+        let seen = seen.unwrap_or_else(|| {
+            let last_backup = backup::last_good(&self.backups, now);
+            let last_backup = last_backup.map_err(|error| error.to_string());
+            (Stock { last_backup, tape_bytes: health.tape_bytes() }, clock::monotonic())
+        });
+        self.seen.insert(seen).0.clone()
     }
 }
 

@@ -37,7 +37,7 @@ use crate::skypay::reply::{Code, CodeForm, Reply};
 use crate::skypay::request::{Request, Terms, form_of};
 use crate::store::{Recorded, Refused, Store, Unavailable};
 use crate::system::event::Event;
-use crate::system::{clock, strangers};
+use crate::system::{clock, figures, strangers};
 
 /// The largest body taken, in bytes: a confirmation has a few hundred.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -279,6 +279,7 @@ impl Endpoint {
         } else {
             // One address that guesses must not use up the lines of the others.
             strangers::WRONG_KEYS.suppress();
+            figures::SLOWED.count();
             turn.hold();
             tokio::time::sleep(delay).await;
         }
@@ -313,13 +314,20 @@ impl listener::Service for Endpoint {
         match read_body(body).await {
             Ok(_) if !turn.begin() => closing(StatusCode::SERVICE_UNAVAILABLE, "too busy\n"),
             Ok(body) => {
+                let read_at = clock::monotonic();
                 let (rules, headers) = (self.rules.load_full(), &head.headers);
                 let collected = self.collect(&rules, peer, headers, named.as_deref(), &body).await;
+                let is_let_in = collected.is_some();
                 let answer = match collected {
                     Some(answer) => answer,
                     None => self.verification_failed(peer, turn).await,
                 };
-                answer.response(rules.code_form)
+                let response = answer.response(rules.code_form);
+                figures::REPLIES.count(answer.reply.code().number());
+                if is_let_in {
+                    figures::REQUEST_TIME.note(read_at.elapsed());
+                }
+                response
             }
             Err(refused) => refused.response(),
         }
@@ -471,7 +479,9 @@ async fn drain(mut body: Incoming) {
     let _ = tokio::time::timeout(BODY_TIME_MAX, draining).await;
 }
 
+/// An answer in HTTP alone, counted.
 fn text_response(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+    figures::HTTP_ANSWERS.count(status.as_u16());
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = status;
     let text_plain = HeaderValue::from_static("text/plain; charset=utf-8");

@@ -11,6 +11,8 @@ pub mod connection;
 
 pub mod control;
 
+pub mod metrics;
+
 pub mod probes;
 
 pub mod snapshot;

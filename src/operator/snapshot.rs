@@ -44,13 +44,19 @@ pub struct Snapshot {
     pub callers: usize,
     /// Names under which tills are to reach it, and that its certificate does not hold for.
     pub lacking_names: Vec<String>,
-    /// When the certificate that tills are shown ends to hold; nothing when that is beyond the
+    /// When the certificate that tills are shown begins to hold; nothing when that is beyond the
     /// calendar.
+    pub certificate_begins_at: Option<Moment>,
+    /// When it ends to hold.
     pub certificate_ends_at: Option<Moment>,
+    /// Since when callers have their oldest keys, as far as that is known.
+    pub keys: Vec<OldestKey>,
     /// Configured callers that were answered -1001 since the start.
     pub strayed: Vec<StrayedCaller>,
     /// When the last good backup was begun, by its name.
     pub last_backup_at: Option<Moment>,
+    /// When the last good backup was last checked and found good: when it was made, or later.
+    pub last_backup_verified_at: Option<Moment>,
     /// Why backups cannot be looked for.
     pub backup_trouble: Option<String>,
     /// Whether collections can be recorded.
@@ -95,7 +101,16 @@ pub struct StrayedCaller {
     pub last_at: Moment,
 }
 
-/// Room for more collections.
+/// The oldest key of a caller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OldestKey {
+    /// The caller's user name.
+    pub caller: String,
+    /// When it was added.
+    pub since: Moment,
+}
+
+/// Room for more collections, and what takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
     /// What is free; nothing when the disk does not say.
@@ -104,6 +119,10 @@ pub struct Disk {
     pub reserve_bytes: u64,
     /// How long the database's WAL is.
     pub wal_bytes: u64,
+    /// How long the database is.
+    pub database_bytes: Option<u64>,
+    /// How long the files of the tape are, all together.
+    pub tape_bytes: Option<u64>,
 }
 
 /// What was counted in the books. That takes time when much waits, so it may be somewhat older than
@@ -129,6 +148,9 @@ pub struct Today {
     pub business_date: String,
     /// How many.
     pub count: i64,
+    /// Their sum, when metrics are to tell it; left out where any local user can read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub centavos: Option<i64>,
 }
 
 /// Collections that wait for something.
@@ -150,6 +172,8 @@ pub struct HeadOffice {
     pub branch: String,
     /// The machine that is spoken to.
     pub host: String,
+    /// When the certificate that we present there ends to hold; nothing without one.
+    pub certificate_ends_at: Option<Moment>,
     /// How the link stands; nothing when nothing is ever sent, as from a sandbox.
     pub link: Option<Link>,
 }
@@ -234,6 +258,7 @@ impl Snapshot {
     #[must_use]
     pub fn without_sums(&self) -> Snapshot {
         let mut public = self.clone();
+        public.books.today.centavos = None;
         public.books.queued.centavos = None;
         public.books.parked.centavos = None;
         public
@@ -312,8 +337,9 @@ impl Rows {
 
 impl Today {
     /// The collections of a day.
-    pub fn new(day: BusinessDate, count: i64) -> Today {
-        Today { business_date: day.to_string(), count }
+    pub fn new(day: BusinessDate, count: i64, sum: Option<Centavos>) -> Today {
+        let centavos = sum.map(|Centavos(centavos)| centavos);
+        Today { business_date: day.to_string(), count, centavos }
     }
 }
 
@@ -369,24 +395,38 @@ pub(super) mod tests {
             endpoint: "0.0.0.0:8443".parse().unwrap(),
             callers: 1,
             lacking_names: Vec::new(),
+            certificate_begins_at: Some(moment(-365 * DAY)),
             certificate_ends_at: Some(moment(365 * DAY)),
+            keys: vec![OldestKey { caller: "till-7".to_owned(), since: moment(-90 * DAY) }],
             strayed: Vec::new(),
             backup_trouble: None,
             last_backup_at: Some(moment(-290 * MIN)),
+            last_backup_verified_at: Some(moment(-290 * MIN)),
             operator: Door { address: Some("127.0.0.1:9443".to_owned()), trouble: None },
             control: Door { address: Some("/run/tilld/tilld.sock".to_owned()), trouble: None },
             condition: Condition::Recording,
-            disk: Disk { free_bytes: Some(51_200_000_000), reserve_bytes: 64 << 20, wal_bytes: 0 },
+            disk: Disk {
+                free_bytes: Some(51_200_000_000),
+                reserve_bytes: 64 << 20,
+                wal_bytes: 0,
+                database_bytes: Some(3_000_000),
+                tape_bytes: Some(7_000_000),
+            },
             books: Books {
                 counted_at: moment(150 * MIN),
                 count_trouble: None,
-                today: Today { business_date: "2026-11-22".to_owned(), count: 412 },
+                today: Today {
+                    centavos: Some(4_711_000),
+                    business_date: "2026-11-22".to_owned(),
+                    count: 412,
+                },
                 queued: rows(3, 1_170_000, Some(moment(133 * MIN))),
                 parked: rows(0, 0, None),
             },
             head_office: Some(HeadOffice {
                 branch: "MNL-042".to_owned(),
                 host: "collect.example.com".to_owned(),
+                certificate_ends_at: None,
                 link: Some(Link {
                     state: LinkState::Up,
                     since: moment(0),
@@ -485,7 +525,8 @@ pub(super) mod tests {
         assert_eq!(serde_json::from_str::<Snapshot>(&text).unwrap(), snapshot);
         assert!(text.contains("1170000"), "{text}");
         let public = serde_json::to_string(&snapshot.without_sums()).unwrap();
-        assert!(!public.contains("1170000") && !public.contains("centavos"), "{public}");
+        assert!(!public.contains("1170000") && !public.contains("4711000"), "{public}");
+        assert!(!public.contains("centavos"), "{public}");
         assert!(serde_json::from_str::<Snapshot>(&public).is_ok());
     }
 

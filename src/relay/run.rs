@@ -28,7 +28,7 @@ use crate::domain::time::AcceptedAt;
 use crate::store::outgoing::{OutboxReader, Outgoing, Queued};
 use crate::store::{Bell, OpenError, Store, Tried, Unavailable};
 use crate::system::event::Event;
-use crate::system::{clock, entropy};
+use crate::system::{clock, entropy, figures};
 use crate::upstream::{self, Upstream};
 
 /// Rows read at a time: some milliseconds of reading, and sent within a tenth of a second.
@@ -419,6 +419,7 @@ impl<U: Upstream> Relay<U> {
     fn came_back(&mut self, returned: Result<Returned, JoinError>) {
         let Returned { sequence, at, held, tried } = returned.expect("a panic ends the process");
         let upstream::Tried { verdict, http, code, reason, took, held: told } = tried;
+        figures::TRIES.count(verdict.as_str());
         let now = clock::monotonic();
         let fate = self.lane.tried(sequence, &verdict, now, random());
         if let Some(told) = told {

@@ -5,6 +5,7 @@
 //!     tilld.db                     the database, one file without a WAL
 //!     tape/                        all files of the tape but the one that was being written
 //!     SHA256SUMS                   of all these, as sha256sum writes and checks them
+//! DIRECTORY/last-verified          when the last good one was last found good
 //! ```
 //!
 //! A directory gets such a name only after its copy was checked and synced, and loses it before
@@ -35,6 +36,9 @@ pub use restore::{Restored, restore};
 
 /// The file of checksums in a backup.
 const SUMS: &str = "SHA256SUMS";
+
+/// The file that tells when the last good backup was last found good; nothing depends on it.
+const LAST_VERIFIED: &str = "last-verified";
 
 /// Ends the name of a true copy of a damaged tape.
 const DAMAGED: &str = "-damaged";
@@ -122,6 +126,29 @@ pub fn names(directory: &Path) -> io::Result<Vec<Name>> {
     }
     names.sort_unstable();
     Ok(names)
+}
+
+/// The last good backup in a directory, and when it was last found good. What a clock has put
+/// beyond `now` says nothing.
+pub fn last_good(directory: &Path, now: AcceptedAt) -> io::Result<Option<(Name, AcceptedAt)>> {
+    let is_good = |name: &Name| !name.is_damaged() && name.at() <= now;
+    let last = names(directory)?.into_iter().filter(is_good).max_by_key(|name| name.at());
+    let noted = fs::read_to_string(directory.join(LAST_VERIFIED)).unwrap_or_default();
+    let noted = AcceptedAt::from_wall_clock(noted.trim_end()).ok().filter(|at| *at <= now);
+    // Each is checked before it bears its name.
+    Ok(last.map(|name| (name, noted.map_or(name.at(), |noted| noted.max(name.at())))))
+}
+
+/// Notes that the last good backup was found good.
+pub fn note_verified(directory: &Path, now: AcceptedAt) -> io::Result<()> {
+    let path = directory.join(LAST_VERIFIED);
+    // It may be another user's, in a directory where both may write.
+    if let Err(error) = fs::remove_file(&path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    fs::write(path, now.wall_clock() + "\n")
 }
 
 /// The backup of this name, if it is there.

@@ -14,6 +14,7 @@ use crate::domain::decision::{ConflictField, First, Rule, Sequence};
 use crate::domain::delivery::{Epoch, Holdings};
 use crate::domain::flags::Flags;
 use crate::domain::provenance::{Confirmation, Provenance};
+use crate::system::figures;
 
 /// Commands that may wait for the writer: four times the default `connections_max`, each of which
 /// waits with one command at the most, and still only a few megabytes.
@@ -239,9 +240,14 @@ impl Store {
         command: impl FnOnce(Answer<T>) -> Command,
     ) -> Result<Waiting<T>, Unavailable> {
         let (answer, outcome) = oneshot::channel();
-        self.queue.try_send(command(answer)).map_err(|error| match error {
-            TrySendError::Full(_) => Unavailable::QueueFull,
-            TrySendError::Disconnected(_) => Unavailable::Failed,
+        // Before it is queued: nothing is taken that was not counted.
+        figures::COMMANDS_QUEUED.count();
+        self.queue.try_send(command(answer)).map_err(|error| {
+            figures::COMMANDS_TAKEN.count();
+            match error {
+                TrySendError::Full(_) => Unavailable::QueueFull,
+                TrySendError::Disconnected(_) => Unavailable::Failed,
+            }
         })?;
         Ok(outcome)
     }

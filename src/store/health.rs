@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::wal_path;
+use super::{database_path, tape, wal_path};
 use crate::system::limits;
 use crate::system::watchdog::Pulse;
 
@@ -83,6 +83,16 @@ impl Health {
     /// old state, which keeps it from being emptied.
     pub fn wal_bytes(&self) -> u64 {
         fs::metadata(wal_path(&self.state_dir)).map_or(0, |wal| wal.len())
+    }
+
+    /// How long the database is, without its WAL; `None` when the disk does not say.
+    pub fn database_bytes(&self) -> Option<u64> {
+        fs::metadata(database_path(&self.state_dir)).ok().map(|database| database.len())
+    }
+
+    /// How long the files of the tape are, all together: asked of each of them.
+    pub fn tape_bytes(&self) -> Option<u64> {
+        tape::bytes(&tape::directory(&self.state_dir)).ok()
     }
 
     /// Bytes that new collections leave free there.

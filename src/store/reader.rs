@@ -335,6 +335,13 @@ impl Reader {
         Ok(statement.query_row([day.to_string()], |row| row.get(0))?)
     }
 
+    /// The sum of the collections in a day's books.
+    pub fn taken_on(&self, day: BusinessDate) -> Result<Centavos, OpenError> {
+        let sql = "SELECT coalesce(sum(amount), 0) FROM collection WHERE business_date = ?1";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        Ok(statement.query_row([day.to_string()], |row| row.get(0).map(Centavos))?)
+    }
+
     /// When head office last took something.
     pub fn last_delivered_at(&self) -> Result<Option<AcceptedAt>, OpenError> {
         let sql = "SELECT at FROM delivery WHERE fate = 'delivered' ORDER BY line DESC LIMIT 1";

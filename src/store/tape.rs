@@ -126,6 +126,11 @@ pub fn files(directory: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
+/// How long the tape's files are, all together.
+pub fn bytes(directory: &Path) -> io::Result<u64> {
+    files(directory)?.iter().map(|name| Ok(fs::metadata(directory.join(name))?.len())).sum()
+}
+
 /// Number and date in a file's name.
 fn parse_name(name: &str) -> Option<(u32, BusinessDate)> {
     let (number, date) = name.strip_suffix(".jsonl")?.split_at_checked(6)?;

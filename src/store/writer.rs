@@ -30,7 +30,7 @@ use crate::domain::contract::Mode;
 use crate::domain::decision::Sequence;
 use crate::domain::time::AcceptedAt;
 use crate::system::event::Event;
-use crate::system::{clock, limits};
+use crate::system::{clock, figures, limits};
 
 /// Commands in one transaction: enough to share a sync widely, few enough to answer soon.
 const BATCH_COMMANDS_MAX: usize = 1024;
@@ -207,6 +207,7 @@ impl Writer {
                 Ok(first) => {
                     let mut batch = vec![first];
                     batch.extend(commands.try_iter().take(BATCH_COMMANDS_MAX - 1));
+                    figures::COMMANDS_TAKEN.add(batch.len() as u64);
                     self.serve(batch);
                 }
                 Err(RecvTimeoutError::Timeout) => self.give_back_wal(),
@@ -271,7 +272,9 @@ impl Writer {
             .collect::<rusqlite::Result<Vec<_>>>()?;
         let held = batch.note_relays()?;
         let Batch { sequence, line, told, again_from, .. } = batch;
+        let began = clock::monotonic();
         step.commit()?;
+        figures::COMMIT_TIME.note(began.elapsed());
         (self.next_sequence, self.next_line) = (sequence, line);
         Ok(Written { outcomes, told, held, again_from })
     }
@@ -279,7 +282,12 @@ impl Writer {
     /// Puts committed rows on the tape; what cannot be written stays pending there.
     fn tell(&mut self, told: &[Told], now: AcceptedAt) {
         let Some(tape) = &mut self.tape else { return };
-        match tape.append(told, now.date()) {
+        let began = clock::monotonic();
+        let appended = tape.append(told, now.date());
+        if !told.is_empty() {
+            figures::TAPE_TIME.note(began.elapsed());
+        }
+        match appended {
             Ok(()) => {
                 self.taped_sequence = self.next_sequence - 1;
                 // Only what stands in both witnesses leaves for head office.

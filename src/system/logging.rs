@@ -17,9 +17,9 @@ use log::kv::{self, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use systemd_journal_logger::JournalLog;
 
-use super::clock;
 use super::event::Event;
 use super::strangers::{self, Kind};
+use super::{clock, figures};
 
 /// Lines that may wait: several seconds of the busiest day, in a few megabytes when all are there.
 const QUEUE_LINES_MAX: usize = 4096;
@@ -266,9 +266,7 @@ impl Queue {
         let mut entrance = lock(&self.entrance);
         match entrance.0.try_send(line) {
             Ok(()) => entrance.1 += 1,
-            Err(_) => {
-                self.progress.dropped.fetch_add(1, Ordering::Relaxed);
-            }
+            Err(_) => self.progress.drop_line(),
         }
     }
 }
@@ -337,8 +335,13 @@ impl Progress {
 
     fn write(&self, sink: &mut dyn Sink, line: &Line) {
         if sink.write(line).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.drop_line();
         }
+    }
+
+    fn drop_line(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+        figures::LINES_DROPPED.count();
     }
 
     /// Writes one line for each rush of strangers that is over.
@@ -514,7 +517,8 @@ mod tests {
 
     /// A kind of which one line more came, so long ago, than is written.
     fn overrun(ago: Duration) -> &'static [&'static Kind] {
-        let kind: &'static Kind = Box::leak(Box::new(Kind::new(Level::Warn, "strangers")));
+        let kind: &'static Kind =
+            Box::leak(Box::new(Kind::new(Level::Warn, "strangers", "strangers")));
         let then = clock::monotonic().checked_sub(ago).expect("the machine runs for long");
         while kind.admits_line_at(then) {}
         Box::leak(Box::new([kind]))

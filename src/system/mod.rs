@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod entropy;
 pub mod event;
+pub mod figures;
 pub mod limits;
 pub mod logging;
 pub mod notify;

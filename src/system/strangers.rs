@@ -25,29 +25,33 @@ const QUIET_TIME: Duration = Duration::from_secs(60);
 const RUSH_TIME_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// Wrong keys and passwords, and callers that are not known.
-pub static WRONG_KEYS: Kind = Kind::new(Level::Warn, "wrong keys and unknown callers");
+pub static WRONG_KEYS: Kind =
+    Kind::new(Level::Warn, "wrong-keys", "wrong keys and unknown callers");
 /// Connections that failed before they were accepted.
-pub static NOT_ACCEPTED: Kind = Kind::new(Level::Debug, "connections that were not accepted");
+pub static NOT_ACCEPTED: Kind =
+    Kind::new(Level::Debug, "not-accepted", "connections that were not accepted");
 /// Times when the machine had no room for another connection.
-pub static NO_ROOM: Kind = Kind::new(Level::Warn, "times without room for a connection");
+pub static NO_ROOM: Kind = Kind::new(Level::Warn, "no-room", "times without room for a connection");
 /// Connections that do not speak TLS.
-pub static NOT_TLS: Kind = Kind::new(Level::Debug, "connections without TLS");
+pub static NOT_TLS: Kind = Kind::new(Level::Debug, "not-tls", "connections without TLS");
 /// TLS handshakes that failed.
-pub static HANDSHAKES: Kind = Kind::new(Level::Debug, "handshakes that failed");
+pub static HANDSHAKES: Kind = Kind::new(Level::Debug, "handshakes", "handshakes that failed");
 /// Connections that broke.
-pub static BROKEN: Kind = Kind::new(Level::Debug, "connections that broke");
+pub static BROKEN: Kind = Kind::new(Level::Debug, "broken", "connections that broke");
 /// Connections closed to make room.
-pub static MADE_ROOM: Kind = Kind::new(Level::Debug, "connections closed because others want in");
+pub static MADE_ROOM: Kind =
+    Kind::new(Level::Debug, "made-room", "connections closed because others want in");
 /// Connections closed because they took too long.
-pub static TOO_LONG: Kind = Kind::new(Level::Debug, "connections that took too long");
+pub static TOO_LONG: Kind = Kind::new(Level::Debug, "too-long", "connections that took too long");
 
 /// All kinds.
-pub(super) static KINDS: [&Kind; 8] =
+pub static KINDS: [&Kind; 8] =
     [&WRONG_KEYS, &NOT_ACCEPTED, &NO_ROOM, &NOT_TLS, &HANDSHAKES, &BROKEN, &MADE_ROOM, &TOO_LONG];
 
 /// A kind of line that strangers can cause.
 pub struct Kind {
     level: Level,
+    name: &'static str,
     what: &'static str,
     bucket: Mutex<Bucket>,
     suppressed: AtomicU64,
@@ -68,9 +72,9 @@ struct Rush {
 }
 
 impl Kind {
-    pub(super) const fn new(level: Level, what: &'static str) -> Kind {
+    pub(super) const fn new(level: Level, name: &'static str, what: &'static str) -> Kind {
         let bucket = Mutex::new(Bucket { used_until: None, rush: None });
-        Kind { level, what, bucket, suppressed: AtomicU64::new(0) }
+        Kind { level, name, what, bucket, suppressed: AtomicU64::new(0) }
     }
 
     /// Whether a line of this kind is to be logged now; if not, it is counted.
@@ -88,6 +92,11 @@ impl Kind {
     /// How many lines were suppressed since the start.
     pub fn suppressed(&self) -> u64 {
         self.suppressed.load(Ordering::Relaxed)
+    }
+
+    /// Its word for machines.
+    pub fn name(&self) -> &'static str {
+        self.name
     }
 
     /// The level of its lines.
@@ -150,7 +159,7 @@ mod tests {
     use super::*;
 
     fn kind() -> Kind {
-        Kind::new(Level::Warn, "strangers")
+        Kind::new(Level::Warn, "strangers", "strangers")
     }
 
     /// How many of so many lines at this moment are written.

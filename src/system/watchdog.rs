@@ -10,7 +10,7 @@ use std::thread;
 
 use sd_notify::NotifyState;
 
-use super::notify;
+use super::{figures, notify};
 
 /// So often within the time that systemd allows the parts are looked at. A part that stalls is
 /// noticed at the second look after its last beat, so it may for two thirds of that time.
@@ -41,6 +41,7 @@ pub fn start(pulses: Vec<Arc<Pulse>>) {
             thread::sleep(allowed / LOOKS);
             if watch.is_alive() {
                 notify::tell(&[NotifyState::Watchdog]);
+                figures::WATCHDOG_PINGS.count();
             }
         }
     };

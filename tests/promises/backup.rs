@@ -27,11 +27,12 @@ fn directory(site: &Site) -> PathBuf {
     site.state_dir().join("backups")
 }
 
-/// What lies there, leftovers included, in order.
+/// What lies there, leftovers included, in order; but for the note of when one was found good.
 fn entries(site: &Site) -> Vec<String> {
     let Ok(entries) = fs::read_dir(directory(site)) else { return Vec::new() };
     let mut names: Vec<String> =
         entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.retain(|name| name != "last-verified");
     names.sort();
     names
 }

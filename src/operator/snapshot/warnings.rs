@@ -168,7 +168,7 @@ fn of_books(snapshot: &Snapshot, warnings: &mut Warnings) {
 fn of_doors(snapshot: &Snapshot, warnings: &mut Warnings) {
     if let Some(trouble) = &snapshot.operator.trouble {
         warnings.add(
-            format!("/livez and /readyz cannot be asked: {trouble}"),
+            format!("/livez, /readyz and /metrics cannot be asked: {trouble}"),
             "correct `listen` in [operator], or end the other program (ss -ltnp); tried again \
              every 30 s",
         );
