@@ -201,7 +201,7 @@ pub struct Operator {
     pub status_file: PathBuf,
     /// Who may log in at the console. Default: `/etc/tilld/users`.
     pub users_file: PathBuf,
-    /// Whether metrics tell takings. Default: no.
+    /// Whether `/metrics` tells the sum of the day's collections. Default: no.
     pub metrics_takings: bool,
 }
 

@@ -205,7 +205,7 @@ pub(super) struct Operator {
     ///
     /// Default: `"/etc/tilld/users"`
     pub users_file: Key<String>,
-    /// Whether metrics tell takings. Not used yet.
+    /// Whether `/metrics` tells the sum of the day's collections.
     ///
     /// Default: `false`
     pub metrics_takings: Key<bool>,

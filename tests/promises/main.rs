@@ -64,6 +64,9 @@ mod journal;
 mod status;
 
 #[cfg(test)]
+mod figures;
+
+#[cfg(test)]
 mod storage;
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::support::{Confirmation, Daemon, Setup, Site, TILL_7, Till, eventually, received};
+use crate::support::{Confirmation, Daemon, Setup, Site, TILL_7, Till, eventually, http, received};
 
 /// How long a change may take to be seen; it takes a second.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -56,16 +56,6 @@ fn say(site: &Site, bytes: &[u8]) -> String {
     // It ends the connection, and not gently when it was told more than it wanted to know.
     let _ = stream.read_to_end(&mut answer);
     String::from_utf8(answer).expect("UTF-8")
-}
-
-/// One request in plain HTTP on a connection of its own.
-fn http(address: SocketAddr, method: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).expect("it listens");
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: tilld\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).expect("it takes a request");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    answer
 }
 
 /// The site, with its operator's listener here.

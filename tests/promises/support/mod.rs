@@ -1,7 +1,8 @@
 //! What the promises are tested with: a daemon in a directory of its own, a till that speaks to
 //! it, and confirmations to send. Asserts nothing about the product but the form of its replies.
 
-use std::io;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::thread;
 use std::time::Duration;
@@ -42,6 +43,16 @@ pub fn received(socket: &UnixDatagram, bytes: &mut [u8]) -> io::Result<usize> {
             received => return received,
         }
     }
+}
+
+/// One request in plain HTTP on a connection of its own.
+pub fn http(address: SocketAddr, method: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: tilld\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("it takes a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
 }
 
 /// Asks until it is so.
