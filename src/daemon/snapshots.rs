@@ -292,6 +292,7 @@ impl Counter {
         let books = Books {
             counted_at: now,
             count_trouble: None,
+            first_at: None,
             today: Today::new(now.0.date(), 0, None),
             queued: Rows::default(),
             parked: Rows::default(),
@@ -344,6 +345,9 @@ impl Counter {
         if counted != self.counted {
             let taken = tells_takings.then(|| self.reader.taken_on(day)).transpose()?;
             self.books.today = Today::new(day, self.reader.recorded_on(day)?, taken);
+            if self.books.first_at.is_none() {
+                self.books.first_at = self.reader.first_recorded_at()?.map(Moment);
+            }
             self.books.queued = Rows::of(self.reader.queued()?);
             self.books.parked = Rows::of(self.reader.parked_sum()?);
             if delivers {

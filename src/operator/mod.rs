@@ -35,6 +35,8 @@ use crate::store::{OpenError, OpenErrorKind};
 pub enum Exit {
     /// Something went wrong that has no code of its own.
     Error = 1,
+    /// What was typed makes no sense.
+    Usage = 2,
     /// The daemon is needed and does not run.
     NotRunning = 3,
     /// This user may not.

@@ -133,6 +133,8 @@ pub struct Books {
     pub counted_at: Moment,
     /// Why it could not be counted since.
     pub count_trouble: Option<String>,
+    /// When the first collection was recorded.
+    pub first_at: Option<Moment>,
     /// The day's collections.
     pub today: Today,
     /// What head office is to get.
@@ -415,6 +417,7 @@ pub(super) mod tests {
             books: Books {
                 counted_at: moment(150 * MIN),
                 count_trouble: None,
+                first_at: Some(moment(-30 * DAY)),
                 today: Today {
                     centavos: Some(4_711_000),
                     business_date: "2026-11-22".to_owned(),
@@ -475,6 +478,7 @@ pub(super) mod tests {
             ("the certificate has ended", |s| s.certificate_ends_at = Some(moment(0))),
             ("directory of backups cannot be read", |s| s.backup_trouble = Some("gone".to_owned())),
             ("the last backup is of", |s| s.last_backup_at = Some(moment(-4 * DAY))),
+            ("no backup was ever made", |s| s.last_backup_at = None),
             ("till-7 was answered -1001 1 time", |s| {
                 s.strayed = vec![StrayedCaller {
                     caller: "till-7".to_owned(),

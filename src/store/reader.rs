@@ -342,6 +342,14 @@ impl Reader {
         Ok(statement.query_row([day.to_string()], |row| row.get(0).map(Centavos))?)
     }
 
+    /// When the first collection was recorded.
+    pub fn first_recorded_at(&self) -> Result<Option<AcceptedAt>, OpenError> {
+        let sql = "SELECT accepted_at FROM collection ORDER BY sequence LIMIT 1";
+        let first =
+            self.connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?;
+        Ok(first.and_then(|ms| AcceptedAt::from_unix_ms(ms).ok()))
+    }
+
     /// When head office last took something.
     pub fn last_delivered_at(&self) -> Result<Option<AcceptedAt>, OpenError> {
         let sql = "SELECT at FROM delivery WHERE fate = 'delivered' ORDER BY line DESC LIMIT 1";

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension as _};
 
+use crate::domain::Invalid;
 use crate::domain::amount::Centavos;
 use crate::domain::time::BusinessDate;
 
@@ -42,6 +43,16 @@ pub struct Takings {
 }
 
 impl Days {
+    /// These days, which must follow one another.
+    pub fn between(from: Option<BusinessDate>, to: Option<BusinessDate>) -> Result<Days, Invalid> {
+        match (from, to) {
+            (Some(from), Some(to)) if from > to => {
+                Err(Invalid { expected: "--to on the day of --from, or later" })
+            }
+            _ => Ok(Days { from, to }),
+        }
+    }
+
     /// Bounds to compare dates of books with, which are texts: everything lies between nothing and
     /// a letter.
     pub(super) fn texts(self) -> (String, String) {

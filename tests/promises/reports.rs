@@ -173,3 +173,14 @@ fn a_report_is_compared_with_a_day_to_the_centavo() {
     assert!(code == Some(65) && said[0].1.contains("line 3"), "{said:?}");
     assert_eq!(reconciled(&site, &report(&same), "receipt=Receipt").0, Some(2));
 }
+
+#[test]
+fn days_in_the_wrong_order_are_refused_instead_of_telling_that_nothing_was_taken() {
+    let site = site_with(&[taken(1, "100.00", "09:10:00", "10")]);
+    for command in ["takings", "export", "verify"] {
+        let output = site.tilld(&[command, "--from", "2026-03-06", "--to", DAY]);
+        assert_eq!(output.status.code(), Some(2), "{command}");
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains("--to on the day of --from, or later"), "{command}: {told}");
+    }
+}

@@ -5,17 +5,17 @@ use std::io::{self, BufWriter};
 
 use super::books::COLLECTION;
 use super::progress::Progress;
+use super::takings::days_between;
 use crate::config::Config;
 use crate::operator::Failure;
 use crate::operator::cli::{ExportArgs, ExportOutput, Output};
 use crate::operator::output::{Printer, told};
 use crate::store::reader::Reader;
-use crate::store::takings::Days;
 
 /// `tilld export`
 pub fn export(config: &Config, args: &ExportArgs) -> Result<(), Failure> {
     let reader = Reader::open(&config.state_dir)?;
-    let days = Days { from: args.from, to: args.to };
+    let days = days_between(args.from, args.to)?;
     let output = match args.output {
         ExportOutput::Csv => Output::Csv,
         ExportOutput::Jsonl => Output::Jsonl,

@@ -19,6 +19,7 @@ mod witnesses;
 use super::Failure;
 use super::cli::{BackupCommand, CertCommand, Command, ConfigCommand};
 use crate::config::Config;
+use crate::store::takings::Days;
 use crate::store::verify::Range;
 pub use backup::backups;
 pub use check::callers_in_words;
@@ -40,9 +41,8 @@ pub fn run(command: &Command, config: &Config) -> Option<Result<(), Failure>> {
         Command::Export(args) => export::export(config, args),
         Command::Reconcile(args) => reconcile::reconcile(config, args),
         Command::Show { reference, output } => books::show(config, reference, *output),
-        Command::Verify { from, to, output } => {
-            witnesses::verify(config, Range { from: *from, to: *to }, *output)
-        }
+        Command::Verify { from, to, output } => takings::days_between(*from, *to)
+            .and_then(|Days { from, to }| witnesses::verify(config, Range { from, to }, *output)),
         Command::Rebuild { despite_damage } => witnesses::rebuild(config, *despite_damage),
         Command::Selftest { output } => selftest::selftest(config, *output),
         Command::Reload => reload::run(config),

@@ -5,12 +5,13 @@ use std::io::{self, BufWriter};
 use serde_json::Value;
 
 use crate::config::Config;
+use crate::domain::Invalid;
 use crate::domain::amount::Centavos;
 use crate::domain::collection::PayChannel;
-use crate::domain::time::AcceptedAt;
-use crate::operator::Failure;
+use crate::domain::time::{AcceptedAt, BusinessDate};
 use crate::operator::cli::{Output, TakingsArgs};
 use crate::operator::output::{Column, Member, Printer, note, number, text, told};
+use crate::operator::{Exit, Failure};
 use crate::skypay::channel;
 use crate::store::reader::Reader;
 use crate::store::takings::{Days, Measure, Takings};
@@ -29,7 +30,7 @@ struct Line {
 /// `tilld takings`
 pub fn takings(config: &Config, args: &TakingsArgs) -> Result<(), Failure> {
     let reader = Reader::open(&config.state_dir)?;
-    let found = reader.takings(args.days(), args.by)?;
+    let found = reader.takings(args.days()?, args.by)?;
     let mut printer =
         Printer::new(BufWriter::new(io::stdout().lock()), args.output, "takings", COLUMNS);
     let mut total = Takings::default();
@@ -52,16 +53,25 @@ pub fn takings(config: &Config, args: &TakingsArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The days from one to the other, of which the second must not be before the first.
+pub(super) fn days_between(
+    from: Option<BusinessDate>,
+    to: Option<BusinessDate>,
+) -> Result<Days, Failure> {
+    let wrong = |Invalid { expected }| Failure::new(Exit::Usage, format!("expected {expected}"));
+    Days::between(from, to).map_err(wrong)
+}
+
 impl TakingsArgs {
     /// The day or days that are meant: today unless some are named.
-    fn days(&self) -> Days {
+    fn days(&self) -> Result<Days, Failure> {
         match (self.day, self.from, self.to) {
             (None, None, None) => {
                 let today = AcceptedAt::new(clock::now()).date();
-                Days { from: Some(today), to: Some(today) }
+                Ok(Days { from: Some(today), to: Some(today) })
             }
-            (Some(day), _, _) => Days { from: Some(day), to: Some(day) },
-            (None, from, to) => Days { from, to },
+            (Some(day), _, _) => Ok(Days { from: Some(day), to: Some(day) }),
+            (None, from, to) => days_between(from, to),
         }
     }
 }

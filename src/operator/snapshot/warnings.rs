@@ -144,6 +144,16 @@ fn of_books(snapshot: &Snapshot, warnings: &mut Warnings) {
             "is its disk there, and may the daemon's user read it?",
         );
     }
+    if let (None, None, Some(first)) =
+        (snapshot.last_backup_at, &snapshot.backup_trouble, snapshot.books.first_at)
+        && ms_since(snapshot, first) >= BACKUP_MS_MAX
+    {
+        warnings.add(
+            format!("no backup was ever made, and collections are there since {}", first.0.date()),
+            "`systemctl enable --now tilld-backup.timer` has one made each day; `tilld backup \
+             create` makes one now",
+        );
+    }
     if let Some(last) = snapshot.last_backup_at
         && ms_since(snapshot, last) >= BACKUP_MS_MAX
     {
