@@ -21,7 +21,7 @@ pub use missing::{Kind, Missing, told};
 use super::record::{self, Birth};
 use super::relays::{self, Heard};
 use super::tape::{self, End, Line, Lines, Place, Scanned, Tape, What};
-use super::{collections, deliveries, refusals, transaction};
+use super::{acts, collections, deliveries, refusals, transaction};
 use crate::domain::Invalid;
 use crate::domain::contract::Mode;
 use crate::domain::decision::Sequence;
@@ -485,14 +485,14 @@ fn complete_delivery(step: &Transaction<'_>, line: &Line) -> Result<bool, Unmet>
 
 fn complete_act(step: &Transaction<'_>, line: &Line) -> Result<bool, Unmet> {
     let told = record::act(&line.record)?;
-    match deliveries::act_in(step, line.number)? {
+    match acts::act_in(step, line.number)? {
         Some(row) if row != told => {
             Err(Unmet::Different(format!("what was done differs from line {}", line.number)))
         }
         Some(_) => Ok(false),
         None if !collections::is_there(step, told.sequence)? => Err(unknown(line, told.sequence)),
         None => {
-            deliveries::carry_out(step, &told, line.number)?;
+            acts::carry_out(step, &told, line.number)?;
             Ok(true)
         }
     }

@@ -1,8 +1,8 @@
-//! What was tried and what became of it at head office, and what people did about it.
+//! What was tried and what became of it at head office.
 //!
-//! A [`Delivery`] and an [`Act`] each stand on the tape and in a row of the same number; writing
-//! one down moves its collection between queued, parked and delivered. Completing one from the tape
-//! does the same, so that a start after a crash ends where the crash was.
+//! A [`Delivery`] stands on the tape and in a row of the same number; writing one down moves its
+//! collection between queued, parked and delivered. Completing one from the tape does the same, so
+//! that a start after a crash ends where the crash was.
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -87,43 +87,6 @@ pub struct KeptAttempt {
     pub reason: String,
 }
 
-/// What people can do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ActKind {
-    /// Send a parked collection again.
-    Retry,
-}
-
-impl ActKind {
-    /// The word in the database and on the tape.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            ActKind::Retry => "retry",
-        }
-    }
-
-    /// Parses the word.
-    pub fn parse(word: &str) -> Result<ActKind, Invalid> {
-        match word {
-            "retry" => Ok(ActKind::Retry),
-            _ => Err(Invalid { expected: "the name of an act such as retry" }),
-        }
-    }
-}
-
-/// Something that a person did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Act {
-    /// What.
-    pub what: ActKind,
-    /// To which collection.
-    pub sequence: Sequence,
-    /// Who, as claimed.
-    pub actor: String,
-    /// When.
-    pub at: AcceptedAt,
-}
-
 /// Writes a try down. When it decides what becomes of the collection, gives that; it is still to be
 /// [`decide`]d.
 pub fn note_try(connection: &Connection, tried: &Tried) -> rusqlite::Result<Option<Delivery>> {
@@ -181,23 +144,6 @@ pub fn decide(connection: &Connection, delivery: &Delivery, line: i64) -> rusqli
         .map(drop)
 }
 
-/// Writes down what a person did, which stands on the tape in this line.
-pub fn carry_out(connection: &Connection, act: &Act, line: i64) -> rusqlite::Result<()> {
-    match act.what {
-        ActKind::Retry => {
-            if let Some(amount) = outbox::unpark(connection, act.sequence)? {
-                outbox::insert(connection, act.sequence, amount)?;
-            }
-        }
-    }
-    connection
-        .prepare_cached(
-            "INSERT INTO act (line, what, sequence, actor, at) VALUES (?1, ?2, ?3, ?4, ?5)",
-        )?
-        .execute((line, act.what.as_str(), act.sequence, &act.actor, act.at.unix_ms()))
-        .map(drop)
-}
-
 /// The delivery that stands in this line of the tape.
 pub fn delivery_in(connection: &Connection, line: i64) -> rusqlite::Result<Option<Delivery>> {
     connection
@@ -243,14 +189,6 @@ pub fn attempts_of(
         .collect()
 }
 
-/// The act that stands in this line of the tape.
-pub fn act_in(connection: &Connection, line: i64) -> rusqlite::Result<Option<Act>> {
-    connection
-        .prepare_cached("SELECT what, sequence, actor, at, line FROM act WHERE line = ?1")?
-        .query_row([line], act)
-        .optional()
-}
-
 /// At most `limit` lines of the tape behind this one in which deliveries or acts stand, in order.
 pub fn lines_after(connection: &Connection, line: i64, limit: usize) -> rusqlite::Result<Vec<i64>> {
     connection
@@ -275,15 +213,6 @@ fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
         code: row.get(5)?,
         already_there: row.get(6)?,
         reason: row.get(7)?,
-    })
-}
-
-fn act(row: &Row<'_>) -> rusqlite::Result<Act> {
-    Ok(Act {
-        what: text(row, 0, ActKind::parse)?,
-        sequence: row.get(1)?,
-        actor: row.get(2)?,
-        at: parsed(row, 3, AcceptedAt::from_unix_ms)?,
     })
 }
 

@@ -3,6 +3,7 @@
 //! One thread owns the only writing connection ([`writer`]); everybody else reads through
 //! [`reader`]. The store never awaits, and knows neither the wire nor the network.
 
+mod acts;
 mod agree;
 mod collections;
 mod columns;

@@ -14,7 +14,8 @@ use super::relays::{self, Heard};
 use super::tape::{self, Line, Lines, Place, What};
 use super::verify::{Range, verify_with};
 use super::{
-    OpenError, OpenErrorKind, agree, database_path, deliveries, lock, refusals, schema, transaction,
+    OpenError, OpenErrorKind, acts, agree, database_path, deliveries, lock, refusals, schema,
+    transaction,
 };
 use crate::domain::contract::Mode;
 use crate::domain::provenance::Digest;
@@ -216,5 +217,5 @@ fn write_delivery(step: &Connection, line: &Line) -> Result<(), Box<dyn std::err
 }
 
 fn write_act(step: &Connection, line: &Line) -> Result<(), Box<dyn std::error::Error>> {
-    Ok(deliveries::carry_out(step, &record::act(&line.record)?, line.number)?)
+    Ok(acts::carry_out(step, &record::act(&line.record)?, line.number)?)
 }

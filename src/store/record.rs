@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::deliveries::{Act, ActKind, Delivery};
+use super::acts::{Act, ActKind};
+use super::deliveries::Delivery;
 use super::{Entry, Refused};
 use crate::domain::Invalid;
 use crate::domain::amount::Amount;

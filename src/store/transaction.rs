@@ -4,12 +4,12 @@
 
 use rusqlite::Connection;
 
+use super::acts::{self, Act, ActKind};
 use super::collections::{self, Entry};
 use super::commands::{Again, Command, Receipt, Record, Recorded, SendAgain, Tries, Unavailable};
-use super::deliveries::{self, Act, ActKind};
 use super::relays::{self, Heard, Held};
 use super::tape::{Told, What};
-use super::{outbox, record, refusals, self_tests};
+use super::{deliveries, outbox, record, refusals, self_tests};
 use crate::domain::contract::Mode;
 use crate::domain::decision::{ConflictField, Decision, First, Sequence, decide};
 use crate::domain::delivery::{Epoch, Holdings};
@@ -191,7 +191,7 @@ impl<'a> Batch<'a> {
                 actor: wish.actor.clone(),
                 at: self.now,
             };
-            deliveries::carry_out(self.connection, &act, self.line)?;
+            acts::carry_out(self.connection, &act, self.line)?;
             self.tell(What::Act, record::of_act(&act));
             self.queued_again(*sequence);
         }

@@ -12,7 +12,7 @@ use super::collections::EntryRow;
 use super::record;
 use super::tape::{self, Line, Lines, What};
 use super::{
-    OpenError, OpenErrorKind, REBUILD, agree, collections, deliveries, lock, outbox, rebuild,
+    OpenError, OpenErrorKind, REBUILD, acts, agree, collections, deliveries, lock, outbox, rebuild,
     refusals, schema,
 };
 use crate::domain::amount::Amount;
@@ -328,7 +328,7 @@ impl Check<'_> {
         let Ok(told) = record::act(&line.record) else {
             return Ok(Some(format!("the record of line {number} cannot be read")));
         };
-        let row = deliveries::act_in(self.connection, number)?;
+        let row = acts::act_in(self.connection, number)?;
         Ok((row != Some(told))
             .then(|| format!("what was done by line {number} is not in the database")))
     }

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use super::{AgreeError, Mark, birth};
 use crate::domain::time::AcceptedAt;
 use crate::store::tape::{Told, What};
-use crate::store::{collections, deliveries, record, refusals};
+use crate::store::{acts, collections, deliveries, record, refusals};
 use crate::system::clock;
 use crate::system::watchdog::Pulse;
 
@@ -114,7 +114,7 @@ fn told_by_row(connection: &Connection, missing: Missing) -> Result<Told, AgreeE
             .and_then(|row| told(What::Refusal, row.first_at, record::of_refusal(&row.as_first()))),
         Kind::Later => match deliveries::delivery_in(connection, line)? {
             Some(row) => told(What::Delivery, row.at, record::of_delivery(&row)),
-            None => deliveries::act_in(connection, line)?
+            None => acts::act_in(connection, line)?
                 .and_then(|row| told(What::Act, row.at, record::of_act(&row))),
         },
     };
