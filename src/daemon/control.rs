@@ -19,6 +19,8 @@ use super::reload::InForce;
 use super::snapshots::Asker;
 use super::stopped;
 use super::till::Till;
+use crate::domain::Invalid;
+use crate::domain::act::{About, Actor, Words};
 use crate::domain::decision::Sequence;
 use crate::operator::control::{REQUEST_BYTES_MAX, Reply, Request, Which, line_of};
 use crate::operator::snapshot::Snapshot;
@@ -26,7 +28,7 @@ use crate::operator::{Exit, Failure};
 use crate::relay;
 use crate::skypay::answer::Answer;
 use crate::store::reader::Reader;
-use crate::store::{Again, Store, Unavailable};
+use crate::store::{Again, Store, Unavailable, Waiting};
 use crate::system::clock;
 
 /// People and their scripts, each with one question.
@@ -167,8 +169,11 @@ impl Control {
                 let snapshot = Box::new(self.snapshot().await?);
                 return Ok(Reply::Waited { is_empty, snapshot });
             }
-            Request::Retry { which, actor } => return self.retry(which, actor).await,
+            Request::Retry { which, actor } => return self.retry(which, &actor).await,
             Request::SelfTest => return self.test().await,
+            Request::Note { reference, text, actor } => {
+                return self.note(reference, &text, &actor).await;
+            }
             Request::Reload => {
                 let summary = self.in_force.reload().await?;
                 return Ok(Reply::Reloaded { summary });
@@ -247,26 +252,65 @@ impl Control {
         Ok(Reply::Tested { connecting_us, answering_us })
     }
 
-    async fn retry(&self, which: Which, actor: String) -> Result<Reply, Failure> {
+    async fn retry(&self, which: Which, actor: &str) -> Result<Reply, Failure> {
+        let actor = in_form(Actor::parse(actor))?;
         let again = match which {
             Which::AllParked => Again::AllParked,
             Which::These(references) => {
-                let state_dir = self.state_dir.clone();
-                let found = spawn_blocking(move || {
-                    let reader = Reader::open(&state_dir)?;
-                    parked(&reader, &references)
-                });
-                Again::These(found.await.map_err(|_| stopping())??)
+                Again::These(self.read(move |reader| parked(reader, &references)).await?)
             }
         };
-        let waiting = self.store.send_again(again, actor).map_err(unavailable)?;
-        let outcome = waiting.await.unwrap_or(Err(Unavailable::Failed));
-        let count = outcome.map_err(unavailable)?;
+        let count = done(self.store.send_again(again, actor)).await?;
         if let Some(relay) = self.in_force.relay() {
             relay.hurry();
         }
         Ok(Reply::SentAgain { count })
     }
+
+    async fn note(&self, reference: String, text: &str, actor: &str) -> Result<Reply, Failure> {
+        let (words, actor) = (in_form(Words::parse(text))?, in_form(Actor::parse(actor))?);
+        let about = self.read(move |reader| meant(reader, &reference)).await?;
+        done(self.store.note(about, words, actor)).await?;
+        Ok(Reply::Noted { about: about.to_string() })
+    }
+
+    /// Looks into the books where that holds up nobody.
+    async fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Reader) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let state_dir = self.state_dir.clone();
+        let looked = spawn_blocking(move || look(&Reader::open(&state_dir)?));
+        looked.await.map_err(|_| stopping())?
+    }
+}
+
+/// What the writer answers.
+async fn done<T>(queued: Result<Waiting<T>, Unavailable>) -> Result<T, Failure> {
+    let outcome = queued.map_err(unavailable)?.await.unwrap_or(Err(Unavailable::Failed));
+    outcome.map_err(unavailable)
+}
+
+/// What a command has checked before it asked.
+fn in_form<T>(parsed: Result<T, Invalid>) -> Result<T, Failure> {
+    parsed.map_err(|invalid| Failure::new(Exit::BadData, invalid.to_string()))
+}
+
+/// The one thing that a reference means.
+fn meant(reader: &Reader, reference: &str) -> Result<About, Failure> {
+    let message = match reader.meant(reference)?.as_slice() {
+        [about] => return Ok(*about),
+        [] => format!(
+            "no collection has the contract, receipt or number {reference}, and no refusal is \
+             named so; `tilld list` and `tilld refusals` tell the numbers, as in collection:17 \
+             and refusal:7"
+        ),
+        several => {
+            let named: Vec<String> = several.iter().map(About::to_string).collect();
+            format!("{reference} means several: name one of {}", named.join(", "))
+        }
+    };
+    Err(Failure::new(Exit::NotFound, message))
 }
 
 /// The parked collections that are meant, when each reference means one at least.

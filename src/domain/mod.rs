@@ -2,6 +2,7 @@
 //!
 //! No I/O, no clock, no serde: values are parsed once, at the rim, and are valid from then on.
 
+pub mod act;
 pub mod amount;
 pub mod collection;
 pub mod contract;

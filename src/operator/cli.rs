@@ -76,9 +76,10 @@ pub enum Command {
     Export(ExportArgs),
     /// Compare a day with a report of SkyPay's or of head office's
     Reconcile(ReconcileArgs),
-    /// Tell all that is known of a collection
+    /// Tell all that is known of a collection, or of a refusal
     Show {
-        /// A contract number, a receipt number or a sequence number
+        /// A contract, a receipt or a number; `collection:17` and `refusal:7` name one thing only
+        #[arg(value_name = "REF")]
         reference: String,
         /// How to print it
         #[arg(long, value_enum, default_value_t)]
@@ -100,6 +101,15 @@ pub enum Command {
         /// How to print it
         #[arg(long, value_enum, default_value_t)]
         output: Output,
+    },
+    /// Write a note beside a collection or a refusal; it stands on the tape under your name
+    Note {
+        /// A contract, a receipt or a number; `collection:17` and `refusal:7` name one thing only
+        #[arg(value_name = "REF")]
+        reference: String,
+        /// What it says: 1 to 500 characters
+        #[arg(value_name = "TEXT", required = true)]
+        text: Vec<String>,
     },
     /// Check database and tape against each other, line by line
     Verify {

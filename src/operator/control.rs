@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::snapshot::Snapshot;
 use super::{Exit, Failure};
+use crate::domain::act::Actor;
 
 /// A longer question is refused: this has room for a thousand references.
 pub const REQUEST_BYTES_MAX: u64 = 64 * 1024;
@@ -21,9 +22,6 @@ const REPLY_BYTES_MAX: u64 = 1024 * 1024;
 
 /// How long an answer may take that needs no waiting.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// The longest name of an actor, in characters.
-const ACTOR_CHARS_MAX: usize = 64;
 
 /// What can be asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +45,15 @@ pub enum Request {
     },
     /// Send a confirmation to itself, which is kept apart from the books.
     SelfTest,
+    /// Write a note beside a collection or a refusal.
+    Note {
+        /// Which.
+        reference: String,
+        /// What it says.
+        text: String,
+        /// Who writes it.
+        actor: String,
+    },
     /// Take the configuration as it is on the disk now.
     Reload,
     /// The same with a self-signed certificate that is made for it.
@@ -91,6 +98,11 @@ pub enum Reply {
         /// How long the answer took then, in microseconds.
         answering_us: u64,
     },
+    /// The note stands.
+    Noted {
+        /// Beside what, as in `collection:17`.
+        about: String,
+    },
     /// The configuration is taken.
     Reloaded {
         /// What is in force now, in a line.
@@ -113,11 +125,8 @@ impl Request {
             Failure::new(Exit::Error, message)
         };
         let request = serde_json::from_slice(line).map_err(|error| invalid(&error))?;
-        if let Request::Retry { actor, .. } = &request {
-            let in_form = (1..=ACTOR_CHARS_MAX).contains(&actor.chars().count());
-            if !in_form || actor.contains(char::is_control) {
-                return Err(invalid(&"an actor is 1 to 64 characters"));
-            }
+        if let Request::Retry { actor, .. } | Request::Note { actor, .. } = &request {
+            Actor::parse(actor).map_err(|error| invalid(&error))?;
         }
         Ok(request)
     }
@@ -169,8 +178,8 @@ pub fn unexpected() -> Failure {
 /// For whom this command acts: the user behind sudo, else the user, as the environment claims.
 pub fn claimed_actor() -> String {
     let claimed = ["SUDO_USER", "USER", "LOGNAME"].into_iter().filter_map(|name| {
-        let name: String = std::env::var(name).ok()?.chars().take(ACTOR_CHARS_MAX).collect();
-        (!name.is_empty() && !name.contains(char::is_control)).then_some(name)
+        let name: String = std::env::var(name).ok()?.chars().take(Actor::CHARS_MAX).collect();
+        Actor::parse(&name).is_ok().then_some(name)
     });
     let uid = || format!("uid {}", rustix::process::getuid().as_raw());
     claimed.into_iter().next().unwrap_or_else(uid)
@@ -222,6 +231,11 @@ mod tests {
             Request::Retry { which: these, actor: actor.clone() },
             Request::Retry { which: Which::AllParked, actor },
             Request::SelfTest,
+            Request::Note {
+                reference: "refusal:7".to_owned(),
+                text: "payer \"came\" back".to_owned(),
+                actor: "ana".to_owned(),
+            },
             Request::Reload,
             Request::RenewCertificate,
         ] {
@@ -236,6 +250,7 @@ mod tests {
             Reply::Waited { is_empty: false, snapshot },
             Reply::SentAgain { count: 3 },
             Reply::Tested { connecting_us: 900, answering_us: 1200 },
+            Reply::Noted { about: "refusal:7".to_owned() },
             Reply::Reloaded { summary: "1 caller".to_owned() },
             failure.into(),
         ] {
@@ -260,6 +275,7 @@ mod tests {
             r#"{"do":"retry","which":"all-parked"}"#,
             r#"{"do":"retry","which":"all-parked","actor":""}"#,
             "{\"do\":\"retry\",\"which\":\"all-parked\",\"actor\":\"a\\u001bb\"}",
+            r#"{"do":"note","reference":"17","text":"x","actor":""}"#,
             &format!(r#"{{"do":"retry","which":"all-parked","actor":"{too_long}"}}"#),
         ] {
             let failure = Request::parse(line.as_bytes()).expect_err(line);

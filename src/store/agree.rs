@@ -23,8 +23,8 @@ use super::relays::{self, Heard};
 use super::tape::{self, End, Line, Lines, Place, Scanned, Tape, What};
 use super::{acts, collections, deliveries, refusals, transaction};
 use crate::domain::Invalid;
+use crate::domain::act::About;
 use crate::domain::contract::Mode;
-use crate::domain::decision::Sequence;
 use crate::domain::provenance::Digest;
 use crate::system::watchdog::Pulse;
 
@@ -475,7 +475,9 @@ fn complete_delivery(step: &Transaction<'_>, line: &Line) -> Result<bool, Unmet>
             told.sequence, line.number
         ))),
         Some(_) => Ok(false),
-        None if !collections::is_there(step, told.sequence)? => Err(unknown(line, told.sequence)),
+        None if !collections::is_there(step, told.sequence)? => {
+            Err(unknown(line, About::Collection(told.sequence)))
+        }
         None => {
             deliveries::decide(step, &told, line.number)?;
             Ok(true)
@@ -490,7 +492,7 @@ fn complete_act(step: &Transaction<'_>, line: &Line) -> Result<bool, Unmet> {
             Err(Unmet::Different(format!("what was done differs from line {}", line.number)))
         }
         Some(_) => Ok(false),
-        None if !collections::is_there(step, told.sequence)? => Err(unknown(line, told.sequence)),
+        None if !acts::has_subject(step, &told)? => Err(unknown(line, told.deed.about())),
         None => {
             acts::carry_out(step, &told, line.number)?;
             Ok(true)
@@ -498,9 +500,9 @@ fn complete_act(step: &Transaction<'_>, line: &Line) -> Result<bool, Unmet> {
     }
 }
 
-fn unknown(line: &Line, sequence: Sequence) -> Unmet {
+fn unknown(line: &Line, about: About) -> Unmet {
     Unmet::Different(format!(
-        "line {} tells what became of collection {sequence}, which neither witness has",
+        "line {} tells what became of {about}, which neither witness has",
         line.number
     ))
 }

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, oneshot};
 use super::deliveries::Tried;
 use super::health::Health;
 use super::refusals::Refused;
+use crate::domain::act::{About, Actor, Words};
 use crate::domain::collection::ProofOfDurability;
 use crate::domain::decision::{ConflictField, First, Rule, Sequence};
 use crate::domain::delivery::{Epoch, Holdings};
@@ -102,6 +103,7 @@ pub(super) enum Command {
     NoteTries(Box<Tries>, Answer<()>),
     SendAgain(Box<SendAgain>, Answer<usize>),
     Requeue { first: Sequence, last: Sequence, answer: Answer<usize> },
+    Note(Box<Note>, Answer<()>),
 }
 
 pub(super) struct Record {
@@ -117,7 +119,13 @@ pub(super) struct Tries {
 
 pub(super) struct SendAgain {
     pub which: Again,
-    pub actor: String,
+    pub actor: Actor,
+}
+
+pub(super) struct Note {
+    pub about: About,
+    pub words: Words,
+    pub actor: Actor,
 }
 
 /// Tells the relay that rows wait in the outbox. The row is the truth, this only wakes.
@@ -225,7 +233,7 @@ impl Store {
 
     /// Queues a person's wish to send parked collections again; gives how many that are. `actor` is
     /// who wishes it, as claimed.
-    pub fn send_again(&self, which: Again, actor: String) -> Result<Waiting<usize>, Unavailable> {
+    pub fn send_again(&self, which: Again, actor: Actor) -> Result<Waiting<usize>, Unavailable> {
         self.send(|answer| Command::SendAgain(Box::new(SendAgain { which, actor }), answer))
     }
 
@@ -233,6 +241,16 @@ impl Store {
     /// it; gives how many rows that were. Meant for a few thousand numbers at a time.
     pub fn requeue(&self, first: Sequence, last: Sequence) -> Result<Waiting<usize>, Unavailable> {
         self.send(|answer| Command::Requeue { first, last, answer })
+    }
+
+    /// Queues a note of a person's about something that is in the books.
+    pub fn note(
+        &self,
+        about: About,
+        words: Words,
+        actor: Actor,
+    ) -> Result<Waiting<()>, Unavailable> {
+        self.send(|answer| Command::Note(Box::new(Note { about, words, actor }), answer))
     }
 
     fn send<T>(

@@ -34,9 +34,10 @@ pub mod writer;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+pub use acts::{Act, Deed};
 use agree::AgreeError;
 pub use collections::{Entry, Repeats, Variant};
-pub use commands::{Again, Bell, Receipt, Recorded, Store, Unavailable};
+pub use commands::{Again, Bell, Receipt, Recorded, Store, Unavailable, Waiting};
 pub use deliveries::{Delivery, KeptAttempt, Tried};
 pub use health::{Condition, Health, Recovered, WAL_BYTES_MAX};
 pub use refusals::{KeptRefusal, Refused};

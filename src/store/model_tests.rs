@@ -20,6 +20,7 @@ use super::{
     Again, OpenErrorKind, Recorded, Refused, Store, Tried, Unavailable, Writing, database_path,
     tape,
 };
+use crate::domain::act::{About, Actor, Words};
 use crate::domain::amount::Amount;
 use crate::domain::collection::{Collection, PayChannel, Phone, ReceiptNumber, UserName};
 use crate::domain::contract::{ContractNumber, ContractPolicy, Mode};
@@ -46,6 +47,8 @@ enum Step {
     Try(u8, Fate),
     /// A person sends everything again that is parked.
     SendAgain,
+    /// A person writes a note beside one of the collections.
+    Note(u8),
     /// The files as they are at that moment, with this damage, are all that is left.
     Crash(Damage),
     Stop,
@@ -84,6 +87,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..6_u8).prop_map(Step::Refuse),
         6 => (any::<u8>(), fate).prop_map(|(which, fate)| Step::Try(which, fate)),
         1 => Just(Step::SendAgain),
+        2 => any::<u8>().prop_map(Step::Note),
         3 => damage.prop_map(Step::Crash),
         1 => Just(Step::Stop),
     ]
@@ -98,6 +102,8 @@ struct Model {
     refused: BTreeMap<u8, i64>,
     /// How each collection stands with head office: queued, parked or delivered.
     standing: BTreeMap<Sequence, &'static str>,
+    /// What people wrote beside each collection.
+    notes: BTreeMap<Sequence, Vec<u8>>,
 }
 
 impl Model {
@@ -110,6 +116,7 @@ impl Model {
             acknowledged: BTreeMap::new(),
             refused: BTreeMap::new(),
             standing: BTreeMap::new(),
+            notes: BTreeMap::new(),
         }
     }
 
@@ -129,12 +136,13 @@ impl Model {
             }
             Step::Try(which, fate) => self.deliver(*which, *fate),
             Step::SendAgain => {
-                let answer = self.store().send_again(Again::AllParked, "manager".to_owned());
+                let answer = self.store().send_again(Again::AllParked, manager());
                 let answer = answer.expect("a place in the queue").blocking_recv();
                 let parked = self.standing.values_mut().filter(|standing| **standing == "parked");
                 let count = parked.map(|standing| *standing = "queued").count();
                 assert_eq!(answer.expect("an answer"), Ok(count));
             }
+            Step::Note(number) => self.note(*number),
             Step::Crash(damage) => {
                 let left = copy(self.state_dir.path());
                 stop(self.running.take());
@@ -149,6 +157,16 @@ impl Model {
                 self.check();
             }
         }
+    }
+
+    fn note(&mut self, number: u8) {
+        let count = self.acknowledged.len();
+        let Some(which) = usize::from(number).checked_rem(count) else { return };
+        let sequence = Sequence::try_from(which + 1).expect("a number");
+        let words = Words::parse(&number.to_string()).expect("words");
+        let answer = self.store().note(About::Collection(sequence), words, manager());
+        answer.expect("a place").blocking_recv().expect("an answer").expect("a note");
+        self.notes.entry(sequence).or_default().push(number);
     }
 
     fn deliver(&mut self, which: u8, fate: Fate) {
@@ -230,6 +248,13 @@ impl Model {
             (listed.entry.sequence, listed.standing.as_str().expect("a live collection"))
         });
         assert_eq!(standing.collect::<BTreeMap<_, _>>(), self.standing);
+        for sequence in 1..=count {
+            let stories = reader.stories(&format!("collection:{sequence}")).expect("a story");
+            let words = stories[0].acts.iter().filter_map(|act| act.deed.words());
+            let notes: Vec<u8> = words.map(|words| words.as_str().parse().unwrap()).collect();
+            let known = self.notes.get(&sequence.cast_signed());
+            assert_eq!(notes, known.cloned().unwrap_or_default(), "collection {sequence}");
+        }
     }
 }
 
@@ -321,6 +346,10 @@ fn provenance() -> Provenance {
         form: Form::Json,
         body_digest: Digest([8; 32]),
     }
+}
+
+fn manager() -> Actor {
+    Actor::parse("manager").expect("a name")
 }
 
 fn refused(kind: u8) -> Refused {

@@ -7,6 +7,7 @@ use std::path::Path;
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension, Params};
 
+use super::acts::{self, Act};
 use super::collections::{self, Entry, EntryRow, Repeats, Variant};
 use super::columns::{parsed, text};
 use super::deliveries::{self, Delivery, KeptAttempt};
@@ -14,6 +15,7 @@ use super::refusals::{self, KeptRefusal};
 use super::relays::{self, Branch};
 use super::takings::{self, Days, Measure, Takings};
 use super::{OpenError, outbox, schema};
+use crate::domain::act::About;
 use crate::domain::amount::{Amount, Centavos};
 use crate::domain::collection::UserName;
 use crate::domain::decision::Sequence;
@@ -121,12 +123,14 @@ pub struct Story {
     pub listed: Listed,
     /// The other phone numbers and times with which it was confirmed again.
     pub variants: Vec<Variant>,
-    /// What was refused for the same contract.
-    pub refusals: Vec<KeptRefusal>,
+    /// What was refused for the same contract, and what was done about that.
+    pub refusals: Vec<(KeptRefusal, Vec<Act>)>,
     /// What became of it at head office, oldest first: the last one counts.
     pub deliveries: Vec<Delivery>,
     /// The last tries to deliver it that decided nothing.
     pub attempts: Vec<KeptAttempt>,
+    /// What people did about it, oldest first.
+    pub acts: Vec<Act>,
 }
 
 impl Reader {
@@ -227,17 +231,48 @@ impl Reader {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Everything about the collections with this contract, receipt or sequence.
+    /// Everything about the collections that a reference means.
     pub fn stories(&self, reference: &str) -> Result<Vec<Story>, OpenError> {
-        let sequence = reference.parse::<Sequence>().ok();
-        let sql = format!(
-            "SELECT {} FROM collection WHERE contract = ?1 OR receipt = ?1 OR sequence = ?2
-             ORDER BY sequence LIMIT ?3",
-            collections::COLUMNS,
-        );
-        let mut statement = self.connection.prepare_cached(&sql)?;
-        let rows = statement.query_map((reference, sequence, STORIES_MAX), collections::entry)?;
+        let meant = self.meant(reference)?;
+        let sequences = meant.iter().filter_map(|about| match about {
+            About::Collection(sequence) => Some(*sequence),
+            About::Refusal(_) => None,
+        });
+        let rows = sequences.filter_map(|sequence| {
+            collections::by_sequence(&self.connection, sequence).transpose()
+        });
         rows.map(|row| self.story(self.listed(row?)?)).collect()
+    }
+
+    /// What a reference means: `refusal:7`, `collection:17`, or the collections with this contract,
+    /// receipt or number, the oldest 100 of them.
+    pub fn meant(&self, reference: &str) -> Result<Vec<About>, OpenError> {
+        match About::parse(reference) {
+            Some(About::Refusal(id)) => {
+                let kept = refusals::by_id(&self.connection, id)?;
+                return Ok(kept.map(|kept| About::Refusal(kept.id)).into_iter().collect());
+            }
+            Some(About::Collection(sequence)) => {
+                let is_there = collections::is_there(&self.connection, sequence)?;
+                return Ok(is_there.then_some(About::Collection(sequence)).into_iter().collect());
+            }
+            None => {}
+        }
+        let sequence = reference.parse::<Sequence>().ok();
+        let sql = "SELECT sequence FROM collection
+                   WHERE contract = ?1 OR receipt = ?1 OR sequence = ?2
+                   ORDER BY sequence LIMIT ?3";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let rows = statement.query_map((reference, sequence, STORIES_MAX), |row| {
+            row.get(0).map(About::Collection)
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// A kept refusal by its number, and what people did about it.
+    pub fn refusal(&self, id: i64) -> Result<Option<(KeptRefusal, Vec<Act>)>, OpenError> {
+        let kept = refusals::by_id(&self.connection, id)?;
+        kept.map(|kept| self.with_acts(kept)).transpose()
     }
 
     /// At most `limit` kept refusals, newest first, whose number is lower than `before`; of one
@@ -406,9 +441,17 @@ impl Reader {
         let variants = collections::variants(&self.connection, listed.entry.sequence)?;
         let contract = listed.entry.confirmation.collection.contract.as_str();
         let refusals = self.refusals(Some(contract), None, PAGE_ROWS)?;
+        let refusals = refusals.into_iter().map(|kept| self.with_acts(kept));
+        let refusals = refusals.collect::<Result<_, _>>()?;
         let sequence = listed.entry.sequence;
         let deliveries = deliveries::deliveries_of(&self.connection, sequence)?;
         let attempts = deliveries::attempts_of(&self.connection, sequence)?;
-        Ok(Story { listed, variants, refusals, deliveries, attempts })
+        let acts = acts::acts_about(&self.connection, About::Collection(sequence))?;
+        Ok(Story { listed, variants, refusals, deliveries, attempts, acts })
+    }
+
+    fn with_acts(&self, kept: KeptRefusal) -> Result<(KeptRefusal, Vec<Act>), OpenError> {
+        let acts = acts::acts_about(&self.connection, About::Refusal(kept.id))?;
+        Ok((kept, acts))
     }
 }

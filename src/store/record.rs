@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::acts::{Act, ActKind};
+use super::acts::{Act, Written};
 use super::deliveries::Delivery;
 use super::{Entry, Refused};
 use crate::domain::Invalid;
@@ -111,12 +111,7 @@ pub fn of_delivery(delivery: &Delivery) -> String {
 
 /// The canonical text of what a person did.
 pub fn of_act(act: &Act) -> String {
-    json(&ActRecord {
-        act: act.what.as_str().into(),
-        sequence: act.sequence,
-        actor: act.actor.as_str().into(),
-        at_ms: act.at.unix_ms(),
-    })
+    json(&Written::of(act))
 }
 
 /// Reads [`of_delivery`] back.
@@ -136,13 +131,7 @@ pub fn delivery(text: &str) -> Result<Delivery, Invalid> {
 
 /// Reads [`of_act`] back.
 pub fn act(text: &str) -> Result<Act, Invalid> {
-    let record: ActRecord<'_> = parsed(text)?;
-    Ok(Act {
-        what: ActKind::parse(&record.act)?,
-        sequence: record.sequence,
-        actor: record.actor.into_owned(),
-        at: AcceptedAt::from_unix_ms(record.at_ms)?,
-    })
+    parsed::<Written<'_>>(text)?.act()
 }
 
 /// Reads [`of_birth`] back.
@@ -298,15 +287,6 @@ struct DeliveryRecord<'a> {
     code: Option<i32>,
     already_there: bool,
     reason: Cow<'a, str>,
-}
-
-#[derive(Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ActRecord<'a> {
-    act: Cow<'a, str>,
-    sequence: i64,
-    actor: Cow<'a, str>,
-    at_ms: i64,
 }
 
 fn json(record: &impl Serialize) -> String {

@@ -4,12 +4,15 @@
 
 use rusqlite::Connection;
 
-use super::acts::{self, Act, ActKind};
+use super::acts::{self, Act, Deed};
 use super::collections::{self, Entry};
-use super::commands::{Again, Command, Receipt, Record, Recorded, SendAgain, Tries, Unavailable};
+use super::commands::{
+    Again, Command, Note, Receipt, Record, Recorded, SendAgain, Tries, Unavailable,
+};
 use super::relays::{self, Heard, Held};
 use super::tape::{Told, What};
 use super::{deliveries, outbox, record, refusals, self_tests};
+use crate::domain::act::Actor;
 use crate::domain::contract::Mode;
 use crate::domain::decision::{ConflictField, Decision, First, Sequence, decide};
 use crate::domain::delivery::{Epoch, Holdings};
@@ -30,6 +33,8 @@ pub enum Outcome {
     Kept,
     Noted,
     Queued(usize),
+    /// An act, which stands on the tape in this line.
+    Done(i64),
     NotWritable,
     Unknown,
 }
@@ -80,7 +85,7 @@ impl<'a> Batch<'a> {
     pub fn carry_out(&mut self, command: &Command) -> rusqlite::Result<Outcome> {
         match command {
             Command::Record(record, _) => self.record(record),
-            Command::Refuse(..) | Command::TryOut(..) if !self.can_write => {
+            Command::Refuse(..) | Command::Note(..) | Command::TryOut(..) if !self.can_write => {
                 Ok(Outcome::NotWritable)
             }
             Command::TryOut(_) => {
@@ -99,6 +104,10 @@ impl<'a> Batch<'a> {
             }
             Command::NoteTries(tries, _) => self.note_tries(tries),
             Command::SendAgain(wish, _) => self.send_again(wish),
+            Command::Note(note, _) => {
+                let Note { about, words, actor } = &**note;
+                self.act(Deed::Note(*about, words.clone()), actor).map(Outcome::Done)
+            }
             Command::Requeue { first, last, .. } => {
                 self.queued_again(*first);
                 outbox::requeue(self.connection, *first, *last).map(Outcome::Queued)
@@ -185,17 +194,19 @@ impl<'a> Batch<'a> {
                 continue;
             }
             count += 1;
-            let act = Act {
-                what: ActKind::Retry,
-                sequence: *sequence,
-                actor: wish.actor.clone(),
-                at: self.now,
-            };
-            acts::carry_out(self.connection, &act, self.line)?;
-            self.tell(What::Act, record::of_act(&act));
+            self.act(Deed::Retry(*sequence), &wish.actor)?;
             self.queued_again(*sequence);
         }
         Ok(Outcome::Queued(count))
+    }
+
+    /// Does what a person wishes. Gives the line of the tape that tells of it.
+    fn act(&mut self, deed: Deed, actor: &Actor) -> rusqlite::Result<i64> {
+        let act = Act { deed, actor: actor.clone(), at: self.now };
+        let line = self.line;
+        acts::carry_out(self.connection, &act, line)?;
+        self.tell(What::Act, record::of_act(&act));
+        Ok(line)
     }
 }
 
@@ -219,6 +230,8 @@ pub fn insert_entry(
 pub struct Standing<'a> {
     /// Every collection up to this number is told on the tape.
     pub taped: Sequence,
+    /// The last line of the tape.
+    pub taped_line: i64,
     /// The storage failed.
     pub is_broken: bool,
     /// What has come from branches.
@@ -263,13 +276,19 @@ impl Command {
                     outcome => Err(outcome.unavailable()),
                 });
             }
+            Command::Note(_, answer) => {
+                let _ = answer.send(match outcome {
+                    Outcome::Done(line) if line <= standing.taped_line => Ok(()),
+                    outcome => Err(outcome.unavailable()),
+                });
+            }
         }
     }
 
     /// Tells that nothing is known.
     pub fn answer_failed(self) {
         let held = &Held::new();
-        self.answer(Outcome::Unknown, Standing { taped: 0, is_broken: true, held });
+        self.answer(Outcome::Unknown, Standing { taped: 0, taped_line: 0, is_broken: true, held });
     }
 }
 

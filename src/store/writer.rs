@@ -249,7 +249,8 @@ impl Writer {
             self.bell.ring_again(from);
         }
         let (taped, is_broken) = (self.taped_sequence, self.is_broken);
-        let standing = Standing { taped, is_broken, held: &written.held };
+        let taped_line = self.tape.as_ref().map_or(0, Tape::last_line);
+        let standing = Standing { taped, taped_line, is_broken, held: &written.held };
         for (command, outcome) in batch.into_iter().zip(written.outcomes) {
             command.answer(outcome, standing);
         }

@@ -79,6 +79,9 @@ mod tape_damage;
 mod backup;
 
 #[cfg(test)]
+mod acts;
+
+#[cfg(test)]
 mod exit_codes;
 
 #[cfg(test)]

@@ -365,13 +365,13 @@ fn a_clock_that_is_set_back_by_a_year_begins_a_new_file_and_breaks_nothing() {
 }
 
 /// Limits how large a file the daemon may make, as a full or read-only disk would.
-fn limit_files(daemon: &Daemon, bytes: Option<u64>) {
+pub fn limit_files(daemon: &Daemon, bytes: Option<u64>) {
     let pid = i32::try_from(daemon.pid()).ok().and_then(Pid::from_raw);
     prlimit(pid, Resource::Fsize, Rlimit { current: bytes, maximum: None }).expect("a limit");
 }
 
 /// A daemon that is not ended by the signal that goes with such a limit.
-fn start_ignoring_the_limits_signal(site: &Site) -> Daemon {
+pub fn start_ignoring_the_limits_signal(site: &Site) -> Daemon {
     let serve = site.command(&["serve"]);
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]);

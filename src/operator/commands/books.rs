@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Write};
 use serde_json::{Value, json};
 
 use crate::config::Config;
+use crate::domain::act::{About, Words};
 use crate::domain::collection::{BranchName, Collection};
 use crate::domain::flags::Flag;
 use crate::operator::cli::{ListArgs, Output};
@@ -14,7 +15,7 @@ use crate::operator::output::{
 use crate::operator::{Exit, Failure};
 use crate::skypay::channel;
 use crate::store::reader::{Filter, Listed, PAGE_ROWS, Reader, Story};
-use crate::store::{KeptRefusal, OpenError};
+use crate::store::{Act, Deed, KeptRefusal, OpenError};
 
 const LIST_COLUMNS: &[Column] = &[
     number("sequence", "NO"),
@@ -108,6 +109,9 @@ fn print_pages<T>(
 /// `tilld show`
 pub fn show(config: &Config, reference: &str, output: Output) -> Result<(), Failure> {
     let reader = Reader::open(&config.state_dir)?;
+    if let Some(About::Refusal(id)) = About::parse(reference) {
+        return show_refusal(&reader, id, output);
+    }
     let stories = reader.stories(reference)?;
     if stories.is_empty() {
         let refused = reader.refusals(Some(reference), None, 1)?;
@@ -122,21 +126,46 @@ pub fn show(config: &Config, reference: &str, output: Output) -> Result<(), Fail
     let out = BufWriter::new(io::stdout().lock());
     match output {
         Output::Table => tell(out, &stories)?,
-        Output::Json => {
-            let mut out = out;
-            let stories: Vec<Value> = stories.iter().map(|story| story_row(story).into()).collect();
-            let members = Row::from_iter([("stories".to_owned(), stories.into())]);
-            writeln!(out, "{}", document(members))?;
-            out.flush()?;
-        }
-        Output::Jsonl | Output::Csv => {
-            let mut printer = Printer::new(out, output, "stories", &[]);
-            for story in &stories {
-                printer.row(story_row(story))?;
-            }
-            printer.finish([])?;
+        Output::Json | Output::Jsonl | Output::Csv => {
+            print_rows(out, output, "stories", stories.iter().map(story_row))?;
         }
     }
+    Ok(())
+}
+
+/// `tilld show refusal:7`
+fn show_refusal(reader: &Reader, id: i64, output: Output) -> Result<(), Failure> {
+    let Some(refusal) = reader.refusal(id)? else {
+        let message = format!("no kept refusal has the number {id}; `tilld refusals` lists them");
+        return Err(Failure::new(Exit::NotFound, message));
+    };
+    let mut out = BufWriter::new(io::stdout().lock());
+    if !matches!(output, Output::Table) {
+        return print_rows(out, output, "refusals", [refusal_row(&refusal)].into_iter());
+    }
+    tell_row(&mut out, &row_of(REFUSAL, &refusal.0))?;
+    tell_acts(&mut out, &refusal.1)?;
+    Ok(out.flush()?)
+}
+
+/// All members of each row, for machines.
+fn print_rows(
+    mut out: impl Write,
+    output: Output,
+    name: &str,
+    rows: impl Iterator<Item = Row>,
+) -> Result<(), Failure> {
+    if matches!(output, Output::Json) {
+        let rows: Vec<Value> = rows.map(Value::from).collect();
+        let members = Row::from_iter([(name.to_owned(), rows.into())]);
+        writeln!(out, "{}", document(members))?;
+        return Ok(out.flush()?);
+    }
+    let mut printer = Printer::new(out, output, name, &[]);
+    for row in rows {
+        printer.row(row)?;
+    }
+    printer.finish([])?;
     Ok(())
 }
 
@@ -150,9 +179,7 @@ fn tell(mut out: impl Write, stories: &[Story]) -> io::Result<()> {
         for hidden in ["amount_centavos", "currency"] {
             row.shift_remove(hidden);
         }
-        for (member, value) in row.iter().filter(|(_, value)| !plain(value).is_empty()) {
-            writeln!(out, "{:<20} {}", member.replace('_', " "), shown(value))?;
-        }
+        tell_row(&mut out, &row)?;
         for variant in &story.variants {
             writeln!(
                 out,
@@ -186,7 +213,8 @@ fn tell(mut out: impl Write, stories: &[Story]) -> io::Result<()> {
                 visible(&delivery.reason)
             )?;
         }
-        for kept in &story.refusals {
+        tell_acts(&mut out, &story.acts)?;
+        for (kept, acts) in &story.refusals {
             let refused = &kept.refused;
             writeln!(
                 out,
@@ -198,9 +226,37 @@ fn tell(mut out: impl Write, stories: &[Story]) -> io::Result<()> {
                 kept.last_at,
                 visible(&refused.text)
             )?;
+            tell_acts(&mut out, acts)?;
         }
     }
     out.flush()
+}
+
+/// The members that are not empty, one a line.
+fn tell_row(out: &mut impl Write, row: &Row) -> io::Result<()> {
+    for (member, value) in row.iter().filter(|(_, value)| !plain(value).is_empty()) {
+        writeln!(out, "{:<20} {}", member.replace('_', " "), shown(value))?;
+    }
+    Ok(())
+}
+
+/// What people did, one a line.
+fn tell_acts(out: &mut impl Write, acts: &[Act]) -> io::Result<()> {
+    for act in acts {
+        let what = match act.deed {
+            Deed::Retry(_) => "sent again",
+            Deed::Note(..) => "note",
+        };
+        let words = act.deed.words().map(|words| format!(": {}", visible(words.as_str())));
+        writeln!(
+            out,
+            "{what:<20} by {} at {}{}",
+            visible(act.actor.as_str()),
+            act.at,
+            words.unwrap_or_default()
+        )?;
+    }
+    Ok(())
 }
 
 fn story_row(story: &Story) -> Row {
@@ -237,9 +293,28 @@ fn story_row(story: &Story) -> Row {
         })
     });
     row.insert("deliveries".to_owned(), deliveries.collect());
-    let refusals = story.refusals.iter().map(|kept| Value::from(row_of(REFUSAL, kept)));
+    let refusals = story.refusals.iter().map(|refusal| Value::from(refusal_row(refusal)));
     row.insert("refusals".to_owned(), refusals.collect());
+    row.insert("acts".to_owned(), acts_value(&story.acts));
     row
+}
+
+fn refusal_row((kept, acts): &(KeptRefusal, Vec<Act>)) -> Row {
+    let mut row = row_of(REFUSAL, kept);
+    row.insert("acts".to_owned(), acts_value(acts));
+    row
+}
+
+fn acts_value(acts: &[Act]) -> Value {
+    let acts = acts.iter().map(|act| {
+        json!({
+            "act": act.deed.word(),
+            "at": act.at.to_string(),
+            "actor": act.actor.as_str(),
+            "text": act.deed.words().map(Words::as_str),
+        })
+    });
+    acts.collect()
 }
 
 /// What machines are told of a collection.

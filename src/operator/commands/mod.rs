@@ -1,5 +1,6 @@
 //! One file for each group of commands.
 
+mod acts;
 mod backup;
 mod books;
 mod cert;
@@ -41,6 +42,7 @@ pub fn run(command: &Command, config: &Config) -> Option<Result<(), Failure>> {
         Command::Export(args) => export::export(config, args),
         Command::Reconcile(args) => reconcile::reconcile(config, args),
         Command::Show { reference, output } => books::show(config, reference, *output),
+        Command::Note { reference, text } => acts::note(config, reference, text),
         Command::Verify { from, to, output } => takings::days_between(*from, *to)
             .and_then(|Days { from, to }| witnesses::verify(config, Range { from, to }, *output)),
         Command::Rebuild { despite_damage } => witnesses::rebuild(config, *despite_damage),

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use tempfile::TempDir;
 
 use super::*;
+use crate::domain::act::Actor;
 use crate::domain::amount::Amount;
 use crate::domain::collection::{Collection, PayChannel, Phone, ReceiptNumber, UserName};
 use crate::domain::contract::{ContractNumber, ContractPolicy, Mode};
@@ -264,7 +265,8 @@ async fn a_row_sent_again_while_a_page_is_read_is_not_passed_over() {
     while !reading.is_finished() {
         tokio::task::yield_now().await;
     }
-    let again = branch.store.send_again(Again::AllParked, "manager".to_owned()).unwrap();
+    let manager = Actor::parse("manager").unwrap();
+    let again = branch.store.send_again(Again::AllParked, manager).unwrap();
     assert_eq!(again.await.unwrap(), Ok(1));
     relay.rang();
     relay.take(reading.await);

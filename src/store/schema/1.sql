@@ -117,11 +117,16 @@ CREATE TABLE attempt (
 -- What people did.
 CREATE TABLE act (
     line     INTEGER PRIMARY KEY, -- on the tape
-    what     TEXT NOT NULL CHECK (what IN ('retry')),
-    sequence INTEGER NOT NULL REFERENCES collection,
-    actor    TEXT NOT NULL, -- as claimed
+    what     TEXT NOT NULL CHECK (what IN ('retry', 'note')),
+    sequence INTEGER REFERENCES collection, -- which it is about,
+    refusal  INTEGER REFERENCES refusal,    -- or which refusal
+    text     TEXT,                          -- what was written with it
+    actor    TEXT NOT NULL,                 -- as claimed
     at       INTEGER NOT NULL
 ) STRICT;
+
+CREATE INDEX act_sequence ON act (sequence);
+CREATE INDEX act_refusal ON act (refusal);
 
 -- The branches that relay to here, by the epochs of their databases ('' when they told none).
 CREATE TABLE relay (

@@ -1,0 +1,27 @@
+//! `tilld note`: what a person does about what stands in the books. The daemon does it, on the tape
+//! with who and when; here it is only asked for.
+
+use std::io::{self, Write as _};
+
+use crate::config::Config;
+use crate::domain::act::Words;
+use crate::operator::control::{self, Reply, Request};
+use crate::operator::{Exit, Failure};
+
+/// `tilld note`
+pub fn note(config: &Config, reference: &str, text: &[String]) -> Result<(), Failure> {
+    let text = words("note", &text.join(" "))?;
+    let actor = control::claimed_actor();
+    let request = Request::Note { reference: reference.to_owned(), text, actor };
+    let reply = control::ask(&config.operator.socket, &request)?;
+    let Reply::Noted { about } = reply else { return Err(control::unexpected()) };
+    Ok(writeln!(io::stdout(), "noted beside {about}")?)
+}
+
+/// What a person wrote, if it can stand on the tape.
+fn words(what: &str, text: &str) -> Result<String, Failure> {
+    match Words::parse(text) {
+        Ok(words) => Ok(words.as_str().to_owned()),
+        Err(invalid) => Err(Failure::new(Exit::BadData, format!("the {what}: {invalid}"))),
+    }
+}
