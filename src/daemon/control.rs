@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
+use super::closing;
 use super::reload::InForce;
 use super::snapshots::Asker;
 use super::stopped;
@@ -174,6 +175,9 @@ impl Control {
             Request::Note { reference, text, actor } => {
                 return self.note(reference, &text, &actor).await;
             }
+            Request::Close { day, with_undelivered, actor } => {
+                return closing::close(self, (&day, &actor), with_undelivered).await;
+            }
             Request::Reload => {
                 let summary = self.in_force.reload().await?;
                 return Ok(Reply::Reloaded { summary });
@@ -275,7 +279,7 @@ impl Control {
     }
 
     /// Looks into the books where that holds up nobody.
-    async fn read<T: Send + 'static>(
+    pub(super) async fn read<T: Send + 'static>(
         &self,
         look: impl FnOnce(&Reader) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
@@ -286,13 +290,13 @@ impl Control {
 }
 
 /// What the writer answers.
-async fn done<T>(queued: Result<Waiting<T>, Unavailable>) -> Result<T, Failure> {
+pub(super) async fn done<T>(queued: Result<Waiting<T>, Unavailable>) -> Result<T, Failure> {
     let outcome = queued.map_err(unavailable)?.await.unwrap_or(Err(Unavailable::Failed));
     outcome.map_err(unavailable)
 }
 
 /// What a command has checked before it asked.
-fn in_form<T>(parsed: Result<T, Invalid>) -> Result<T, Failure> {
+pub(super) fn in_form<T>(parsed: Result<T, Invalid>) -> Result<T, Failure> {
     parsed.map_err(|invalid| Failure::new(Exit::BadData, invalid.to_string()))
 }
 

@@ -2,6 +2,7 @@
 
 mod certificate;
 mod checks;
+mod closing;
 mod control;
 mod demo;
 mod head_office;

@@ -7,6 +7,7 @@ use std::fmt;
 use chrono::TimeDelta;
 
 use super::amount::Amount;
+use super::closing::ClosedDays;
 use super::collection::{Collection, PayChannel, Phone};
 use super::contract::ContractPolicy;
 use super::flags::{Flag, Flags};
@@ -123,6 +124,7 @@ pub fn decide(
     accepted: AcceptedAt,
     rule: Rule,
     history: History,
+    closed: &ClosedDays,
 ) -> Decision {
     let (paid, possible_double) = match history {
         History::SameIdentity(first) => return compare(collection, first),
@@ -140,7 +142,9 @@ pub fn decide(
         Rule::Policy(_) => {}
         Rule::Relayed => flags.raise_if(paid, Flag::Overpaid),
     }
-    let business_date = if time_is_odd { accepted.date() } else { collection.collected_at.date() };
+    let day = if time_is_odd { accepted.date() } else { collection.collected_at.date() };
+    let business_date = closed.open_from(day);
+    flags.raise_if(business_date != day, Flag::Late);
     Decision::Record { flags, business_date }
 }
 
@@ -166,6 +170,17 @@ mod tests {
     const SINGLE: Rule = Rule::Policy(ContractPolicy::Single);
     const INSTALLMENTS: Rule = Rule::Policy(ContractPolicy::Installments);
     const EVERY_RULE: [Rule; 3] = [SINGLE, INSTALLMENTS, Rule::Relayed];
+
+    /// Decides while no day is closed.
+    fn decide(
+        collection: &Collection,
+        given: Flags,
+        accepted: AcceptedAt,
+        rule: Rule,
+        history: History,
+    ) -> Decision {
+        super::decide(collection, given, accepted, rule, history, &ClosedDays::default())
+    }
 
     const NOTHING: History = History::Others { paid: false, possible_double: false };
     const PAID: History = History::Others { paid: true, possible_double: false };
@@ -369,5 +384,26 @@ mod tests {
         let late = Collection { collected_at, ..collection() };
         let decision = decide(&late, Flags::NONE, accepted(), SINGLE, NOTHING);
         assert_eq!(decision, recorded(&[], "2025-06-17"));
+    }
+
+    #[test]
+    fn what_comes_for_a_closed_day_stands_in_the_next_open_one_and_is_flagged_late() {
+        let day = |text| BusinessDate::parse(text).unwrap();
+        let closed: ClosedDays = ["2025-06-18", "2025-06-19"].map(day).into_iter().collect();
+        for rule in EVERY_RULE {
+            let decision =
+                super::decide(&collection(), Flags::NONE, accepted(), rule, NOTHING, &closed);
+            assert_eq!(decision, recorded(&[Flag::Late], "2025-06-20"));
+        }
+        // Also when it is the day of acceptance that counts.
+        let odd = CollectedAt::parse("2020-01-01 00:00:00").unwrap();
+        let odd = Collection { collected_at: odd, ..collection() };
+        let decision = super::decide(&odd, Flags::NONE, accepted(), SINGLE, NOTHING, &closed);
+        assert_eq!(decision, recorded(&[Flag::CollectedLongAgo, Flag::Late], "2025-06-20"));
+        // What stands already, stands where it stood.
+        let known = History::SameIdentity(first_of(&collection()));
+        let decision =
+            super::decide(&collection(), Flags::NONE, accepted(), SINGLE, known, &closed);
+        assert_eq!(decision, Decision::Repeat { sequence: 7, variant: false });
     }
 }

@@ -39,6 +39,8 @@ flags! {
     PossibleDouble = "possible-double",
     /// A branch relayed a second receipt for a contract that may be paid only once.
     Overpaid = "overpaid",
+    /// Its day was closed when it came, so it stands in the next open day's books.
+    Late = "late",
 }
 
 impl Flag {

@@ -4,6 +4,7 @@
 
 pub mod act;
 pub mod amount;
+pub mod closing;
 pub mod collection;
 pub mod contract;
 pub mod decision;

@@ -123,6 +123,11 @@ impl BusinessDate {
             .map(CollectedAt::date)
             .map_err(|_| Invalid { expected: "a date as yyyy-MM-dd" })
     }
+
+    /// The day after; none at the end of the calendar.
+    pub fn following(self) -> Option<BusinessDate> {
+        self.0.succ_opt().map(BusinessDate)
+    }
 }
 
 impl fmt::Display for BusinessDate {

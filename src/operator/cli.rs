@@ -111,6 +111,18 @@ pub enum Command {
         #[arg(value_name = "TEXT", required = true)]
         text: Vec<String>,
     },
+    /// Close a day's books: what comes later for it goes to the next open day
+    Close {
+        /// The business date, as yyyy-MM-dd; today's, too, but none to come
+        #[arg(value_name = "DAY", value_parser = BusinessDate::parse)]
+        day: BusinessDate,
+        /// Also when head office has not got all of it
+        #[arg(long)]
+        with_undelivered: bool,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
     /// Check database and tape against each other, line by line
     Verify {
         /// Compare business dates from this one on, as yyyy-MM-dd

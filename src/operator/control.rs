@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::day_close::DayClose;
 use super::snapshot::Snapshot;
 use super::{Exit, Failure};
 use crate::domain::act::Actor;
@@ -19,6 +20,9 @@ pub const REQUEST_BYTES_MAX: u64 = 64 * 1024;
 
 /// A longer answer is not read: a snapshot has a few kilobytes.
 const REPLY_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Beyond that, how long a tape of many years may take to be read.
+const TAPE_TIME: Duration = Duration::from_secs(600);
 
 /// How long an answer may take that needs no waiting.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -52,6 +56,15 @@ pub enum Request {
         /// What it says.
         text: String,
         /// Who writes it.
+        actor: String,
+    },
+    /// Close a day's books.
+    Close {
+        /// The business date, as yyyy-MM-dd.
+        day: String,
+        /// Whether also when head office has not got all of it.
+        with_undelivered: bool,
+        /// Who wishes it.
         actor: String,
     },
     /// Take the configuration as it is on the disk now.
@@ -103,6 +116,11 @@ pub enum Reply {
         /// Beside what, as in `collection:17`.
         about: String,
     },
+    /// The day is closed.
+    Closed {
+        /// How.
+        close: Box<DayClose>,
+    },
     /// The configuration is taken.
     Reloaded {
         /// What is in force now, in a line.
@@ -125,7 +143,10 @@ impl Request {
             Failure::new(Exit::Error, message)
         };
         let request = serde_json::from_slice(line).map_err(|error| invalid(&error))?;
-        if let Request::Retry { actor, .. } | Request::Note { actor, .. } = &request {
+        if let Request::Retry { actor, .. }
+        | Request::Note { actor, .. }
+        | Request::Close { actor, .. } = &request
+        {
             Actor::parse(actor).map_err(|error| invalid(&error))?;
         }
         Ok(request)
@@ -149,6 +170,7 @@ pub fn line_of(message: &impl Serialize) -> Vec<u8> {
 pub fn ask(socket: &Path, request: &Request) -> Result<Reply, Failure> {
     let wait = match request {
         Request::SyncWait { timeout_ms } => Duration::from_millis(*timeout_ms),
+        Request::Close { .. } => TAPE_TIME,
         _ => Duration::ZERO,
     };
     let stream = UnixStream::connect(socket).map_err(|error| unreachable(socket, &error))?;
@@ -236,6 +258,11 @@ mod tests {
                 text: "payer \"came\" back".to_owned(),
                 actor: "ana".to_owned(),
             },
+            Request::Close {
+                day: "2026-11-22".to_owned(),
+                with_undelivered: true,
+                actor: "ana".to_owned(),
+            },
             Request::Reload,
             Request::RenewCertificate,
         ] {
@@ -275,6 +302,7 @@ mod tests {
             r#"{"do":"retry","which":"all-parked"}"#,
             r#"{"do":"retry","which":"all-parked","actor":""}"#,
             "{\"do\":\"retry\",\"which\":\"all-parked\",\"actor\":\"a\\u001bb\"}",
+            r#"{"do":"close","day":"2026-11-22","with_undelivered":false,"actor":""}"#,
             r#"{"do":"note","reference":"17","text":"x","actor":""}"#,
             &format!(r#"{{"do":"retry","which":"all-parked","actor":"{too_long}"}}"#),
         ] {

@@ -11,6 +11,8 @@ pub mod connection;
 
 pub mod control;
 
+pub mod day_close;
+
 pub mod metrics;
 
 pub mod probes;

@@ -8,11 +8,14 @@ use std::borrow::Cow;
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 use serde::{Deserialize, Serialize};
 
-use super::{collections, outbox, refusals};
+use super::closing::{Closing, Figures, WrittenFigures};
+use super::columns::{optional_text, text, unreadable};
+use super::{collections, outbox, record, refusals};
 use crate::domain::Invalid;
 use crate::domain::act::{About, Actor, Words};
+use crate::domain::closing::ClosedDays;
 use crate::domain::decision::Sequence;
-use crate::domain::time::AcceptedAt;
+use crate::domain::time::{AcceptedAt, BusinessDate};
 
 /// Something that a person did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub enum Deed {
     Retry(Sequence),
     /// Write a note beside a collection or a refusal.
     Note(About, Words),
+    /// Close a day's books, which came to this.
+    Close(BusinessDate, Figures),
 }
 
 impl Deed {
@@ -40,21 +45,23 @@ impl Deed {
         match self {
             Deed::Retry(_) => "retry",
             Deed::Note(..) => "note",
+            Deed::Close(..) => "close",
         }
     }
 
-    /// The collection or the refusal that it is about.
-    pub fn about(&self) -> About {
+    /// The collection or the refusal that it is about, if it is about one.
+    pub fn about(&self) -> Option<About> {
         match self {
-            Deed::Retry(sequence) => About::Collection(*sequence),
-            Deed::Note(about, _) => *about,
+            Deed::Retry(sequence) => Some(About::Collection(*sequence)),
+            Deed::Note(about, _) => Some(*about),
+            Deed::Close(..) => None,
         }
     }
 
     /// What was written with it.
     pub fn words(&self) -> Option<&Words> {
         match self {
-            Deed::Retry(_) => None,
+            Deed::Retry(_) | Deed::Close(..) => None,
             Deed::Note(_, words) => Some(words),
         }
     }
@@ -70,6 +77,10 @@ pub struct Written<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     refusal: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    day: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    figures: Option<WrittenFigures>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     text: Option<Cow<'a, str>>,
     actor: Cow<'a, str>,
     at_ms: i64,
@@ -79,13 +90,20 @@ impl<'a> Written<'a> {
     /// How an act is written.
     pub fn of(act: &'a Act) -> Written<'a> {
         let (sequence, refusal) = match act.deed.about() {
-            About::Collection(sequence) => (Some(sequence), None),
-            About::Refusal(id) => (None, Some(id)),
+            Some(About::Collection(sequence)) => (Some(sequence), None),
+            Some(About::Refusal(id)) => (None, Some(id)),
+            None => (None, None),
+        };
+        let (day, figures) = match &act.deed {
+            Deed::Close(day, figures) => (Some(day.to_string().into()), Some(figures.into())),
+            Deed::Retry(_) | Deed::Note(..) => (None, None),
         };
         Written {
             act: act.deed.word().into(),
             sequence,
             refusal,
+            day,
+            figures,
             text: act.deed.words().map(|words| words.as_str().into()),
             actor: act.actor.as_str().into(),
             at_ms: act.at.unix_ms(),
@@ -94,15 +112,12 @@ impl<'a> Written<'a> {
 
     /// Reads it back.
     pub fn act(&self) -> Result<Act, Invalid> {
-        let about = match (self.sequence, self.refusal) {
-            (Some(sequence), None) => About::Collection(sequence),
-            (None, Some(id)) => About::Refusal(id),
-            _ => return Err(Invalid { expected: "one thing that the act is about" }),
-        };
+        let day = self.day.as_deref().map(BusinessDate::parse).transpose()?;
         let words = self.text.as_deref().map(Words::parse).transpose()?;
-        let deed = match (&*self.act, about, words) {
-            ("retry", About::Collection(sequence), None) => Deed::Retry(sequence),
-            ("note", about, Some(words)) => Deed::Note(about, words),
+        let deed = match (&*self.act, self.about(), day.zip(self.figures.as_ref()), words) {
+            ("retry", Some(About::Collection(sequence)), None, None) => Deed::Retry(sequence),
+            ("note", Some(about), None, Some(words)) => Deed::Note(about, words),
+            ("close", None, Some((day, figures)), None) => Deed::Close(day, figures.into()),
             _ => {
                 return Err(Invalid {
                     expected: "an act such as note, and all that belongs to it",
@@ -112,10 +127,18 @@ impl<'a> Written<'a> {
         let at = AcceptedAt::from_unix_ms(self.at_ms)?;
         Ok(Act { deed, actor: Actor::parse(&self.actor)?, at })
     }
+
+    fn about(&self) -> Option<About> {
+        match (self.sequence, self.refusal) {
+            (Some(sequence), None) => Some(About::Collection(sequence)),
+            (None, Some(id)) => Some(About::Refusal(id)),
+            _ => None,
+        }
+    }
 }
 
 /// The columns that [`act`] reads, in its order.
-const COLUMNS: &str = "what, sequence, refusal, text, actor, at";
+const COLUMNS: &str = "what, sequence, refusal, day, figures, text, actor, at, line";
 
 /// Writes down what a person did, which stands on the tape in this line.
 pub fn carry_out(connection: &Connection, act: &Act, line: i64) -> rusqlite::Result<()> {
@@ -125,19 +148,21 @@ pub fn carry_out(connection: &Connection, act: &Act, line: i64) -> rusqlite::Res
                 outbox::insert(connection, *sequence, amount)?;
             }
         }
-        Deed::Note(..) => {}
+        Deed::Note(..) | Deed::Close(..) => {}
     }
     let written = Written::of(act);
     connection
         .prepare_cached(
-            "INSERT INTO act (line, what, sequence, refusal, text, actor, at)
-             VALUES (:line, :what, :sequence, :refusal, :text, :actor, :at)",
+            "INSERT INTO act (line, what, sequence, refusal, day, figures, text, actor, at)
+             VALUES (:line, :what, :sequence, :refusal, :day, :figures, :text, :actor, :at)",
         )?
         .execute(named_params! {
             ":line": line,
             ":what": written.act,
             ":sequence": written.sequence,
             ":refusal": written.refusal,
+            ":day": written.day,
+            ":figures": written.figures.as_ref().map(record::of_figures),
             ":text": written.text,
             ":actor": written.actor,
             ":at": written.at_ms,
@@ -145,12 +170,14 @@ pub fn carry_out(connection: &Connection, act: &Act, line: i64) -> rusqlite::Res
         .map(drop)
 }
 
-/// Whether there is what an act is about.
-pub fn has_subject(connection: &Connection, act: &Act) -> rusqlite::Result<bool> {
-    match act.deed.about() {
-        About::Collection(sequence) => collections::is_there(connection, sequence),
-        About::Refusal(id) => Ok(refusals::by_id(connection, id)?.is_some()),
-    }
+/// What an act is about, when that is not there.
+pub fn missing_subject(connection: &Connection, act: &Act) -> rusqlite::Result<Option<About>> {
+    let Some(about) = act.deed.about() else { return Ok(None) };
+    let is_there = match about {
+        About::Collection(sequence) => collections::is_there(connection, sequence)?,
+        About::Refusal(id) => refusals::by_id(connection, id)?.is_some(),
+    };
+    Ok((!is_there).then_some(about))
 }
 
 /// The act that stands in this line of the tape.
@@ -173,21 +200,35 @@ pub fn acts_about(connection: &Connection, about: About) -> rusqlite::Result<Vec
         .collect()
 }
 
+/// How a day was closed, if it was.
+pub fn closing_of(connection: &Connection, day: BusinessDate) -> rusqlite::Result<Option<Closing>> {
+    connection
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM act WHERE day = ?1"))?
+        .query_row([day.to_string()], |row| Ok(Closing::of(act(row)?, row.get(8)?)))
+        .optional()
+        .map(Option::flatten)
+}
+
+/// All days that were closed.
+pub fn closed_days(connection: &Connection) -> rusqlite::Result<ClosedDays> {
+    connection
+        .prepare("SELECT day FROM act WHERE day IS NOT NULL")?
+        .query_map([], |row| text(row, 0, BusinessDate::parse))?
+        .collect()
+}
+
 fn act(row: &Row<'_>) -> rusqlite::Result<Act> {
     let written = Written {
         act: row.get::<_, String>(0)?.into(),
         sequence: row.get(1)?,
         refusal: row.get(2)?,
-        text: row.get::<_, Option<String>>(3)?.map(Cow::from),
-        actor: row.get::<_, String>(4)?.into(),
-        at_ms: row.get(5)?,
+        day: row.get::<_, Option<String>>(3)?.map(Cow::from),
+        figures: optional_text(row, 4, record::figures)?,
+        text: row.get::<_, Option<String>>(5)?.map(Cow::from),
+        actor: row.get::<_, String>(6)?.into(),
+        at_ms: row.get(7)?,
     };
-    written.act().map_err(unreadable)
-}
-
-fn unreadable(invalid: Invalid) -> rusqlite::Error {
-    let column_type = rusqlite::types::Type::Text;
-    rusqlite::Error::FromSqlConversionFailure(0, column_type, Box::new(invalid))
+    written.act().map_err(|invalid| unreadable(0, invalid))
 }
 
 #[cfg(test)]

@@ -492,8 +492,10 @@ fn complete_act(step: &Transaction<'_>, line: &Line) -> Result<bool, Unmet> {
             Err(Unmet::Different(format!("what was done differs from line {}", line.number)))
         }
         Some(_) => Ok(false),
-        None if !acts::has_subject(step, &told)? => Err(unknown(line, told.deed.about())),
         None => {
+            if let Some(about) = acts::missing_subject(step, &told)? {
+                return Err(unknown(line, about));
+            }
             acts::carry_out(step, &told, line.number)?;
             Ok(true)
         }

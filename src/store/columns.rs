@@ -40,6 +40,7 @@ pub fn parsed<T>(
     parse(row.get(index)?).map_err(|invalid| unreadable(index, invalid))
 }
 
-fn unreadable(index: usize, invalid: Invalid) -> rusqlite::Error {
+/// What a column says that is no such value.
+pub fn unreadable(index: usize, invalid: Invalid) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(index, Type::Text, Box::new(invalid))
 }

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use tokio::sync::{Notify, oneshot};
 
+use super::closing::{Close, Closed};
 use super::deliveries::Tried;
 use super::health::Health;
 use super::refusals::Refused;
@@ -104,6 +105,7 @@ pub(super) enum Command {
     SendAgain(Box<SendAgain>, Answer<usize>),
     Requeue { first: Sequence, last: Sequence, answer: Answer<usize> },
     Note(Box<Note>, Answer<()>),
+    Close(Box<Close>, Answer<Closed>),
 }
 
 pub(super) struct Record {
@@ -251,6 +253,11 @@ impl Store {
         actor: Actor,
     ) -> Result<Waiting<()>, Unavailable> {
         self.send(|answer| Command::Note(Box::new(Note { about, words, actor }), answer))
+    }
+
+    /// Queues a person's wish to close a day's books.
+    pub fn close(&self, close: Close) -> Result<Waiting<Closed>, Unavailable> {
+        self.send(|answer| Command::Close(Box::new(close), answer))
     }
 
     fn send<T>(

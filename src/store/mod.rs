@@ -23,6 +23,7 @@ mod tape;
 mod transaction;
 
 pub mod backup;
+pub mod closing;
 pub mod outgoing;
 pub mod reader;
 pub mod rebuild;

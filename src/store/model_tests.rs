@@ -7,14 +7,18 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use proptest::prelude::*;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::backup::Backups;
+use super::closing::{ByChannel, Close, Closed, one};
 use super::reader::{Filter, Reader};
+use super::takings::Takings;
 use super::verify::{Range, verify};
 use super::{
     Again, OpenErrorKind, Recorded, Refused, Store, Tried, Unavailable, Writing, database_path,
@@ -26,9 +30,10 @@ use crate::domain::collection::{Collection, PayChannel, Phone, ReceiptNumber, Us
 use crate::domain::contract::{ContractNumber, ContractPolicy, Mode};
 use crate::domain::decision::{Rule, Sequence};
 use crate::domain::delivery::{Attempt, Fate, ParkedFor, Verdict};
-use crate::domain::flags::Flags;
+use crate::domain::flags::{Flag, Flags};
 use crate::domain::provenance::{Confirmation, ContractField, Digest, Form, KeyId, Provenance};
-use crate::domain::time::{AcceptedAt, CollectedAt};
+use crate::domain::time::{AcceptedAt, BusinessDate, CollectedAt};
+use crate::system::clock;
 
 /// Sequences that are tried: some 20 seconds on a small machine, nearly all of it syncs.
 const CASES: u32 = 64;
@@ -49,6 +54,8 @@ enum Step {
     SendAgain,
     /// A person writes a note beside one of the collections.
     Note(u8),
+    /// A person closes the first day, or one of those behind it.
+    Close(u8),
     /// The files as they are at that moment, with this damage, are all that is left.
     Crash(Damage),
     Stop,
@@ -88,6 +95,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (any::<u8>(), fate).prop_map(|(which, fate)| Step::Try(which, fate)),
         1 => Just(Step::SendAgain),
         2 => any::<u8>().prop_map(Step::Note),
+        1 => (0..4_u8).prop_map(Step::Close),
         3 => damage.prop_map(Step::Crash),
         1 => Just(Step::Stop),
     ]
@@ -104,6 +112,10 @@ struct Model {
     standing: BTreeMap<Sequence, &'static str>,
     /// What people wrote beside each collection.
     notes: BTreeMap<Sequence, Vec<u8>>,
+    /// Days that are closed, and what they came to.
+    closed: BTreeMap<BusinessDate, Takings>,
+    /// In whose day's books each collection stands, and what it adds to them.
+    books: BTreeMap<Sequence, (BusinessDate, i64)>,
 }
 
 impl Model {
@@ -117,6 +129,8 @@ impl Model {
             refused: BTreeMap::new(),
             standing: BTreeMap::new(),
             notes: BTreeMap::new(),
+            closed: BTreeMap::new(),
+            books: BTreeMap::new(),
         }
     }
 
@@ -143,6 +157,7 @@ impl Model {
                 assert_eq!(answer.expect("an answer"), Ok(count));
             }
             Step::Note(number) => self.note(*number),
+            Step::Close(which) => self.close(day(*which)),
             Step::Crash(damage) => {
                 let left = copy(self.state_dir.path());
                 stop(self.running.take());
@@ -167,6 +182,33 @@ impl Model {
         let answer = self.store().note(About::Collection(sequence), words, manager());
         answer.expect("a place").blocking_recv().expect("an answer").expect("a note");
         self.notes.entry(sequence).or_default().push(number);
+    }
+
+    fn close(&mut self, day: BusinessDate) {
+        let close = Close {
+            day,
+            agreed: (0, ByChannel::new()),
+            has_head_office: false,
+            with_undelivered: false,
+            actor: manager(),
+        };
+        let answer = self.store().close(close).expect("a place in the queue").blocking_recv();
+        let of_day: Vec<_> = self.books.iter().filter(|(_, (stands, _))| *stands == day).collect();
+        let sum = of_day
+            .iter()
+            .fold(Takings::default(), |sum, (_, (_, centavos))| sum.with(one(*centavos)));
+        let has_parked = of_day.iter().any(|(sequence, _)| self.standing[*sequence] == "parked");
+        match (self.closed.get(&day), answer.expect("an answer")) {
+            (Some(sum), Ok(Closed::Before(closing))) => {
+                assert_eq!(closing.figures.total(), *sum, "{day}");
+            }
+            (None, Ok(Closed::Undelivered(_))) if has_parked => {}
+            (None, Ok(Closed::Now(closing))) if !has_parked => {
+                assert_eq!(closing.figures.total(), sum, "{day}");
+                self.closed.insert(day, sum);
+            }
+            (known, closed) => panic!("{day}: {closed:?}, and the model knows {known:?}"),
+        }
     }
 
     fn deliver(&mut self, which: u8, fate: Fate) {
@@ -218,6 +260,12 @@ impl Model {
                 assert_eq!(receipt.sequence(), number, "{key:?}: without gaps");
                 self.acknowledged.insert(key, (number, centavos));
                 self.standing.insert(number, "queued");
+                let mut open = day(contract % 2);
+                while self.closed.contains_key(&open) {
+                    open = open.following().expect("a day");
+                }
+                assert_eq!(receipt.flags().has(Flag::Late), open != day(contract % 2), "{key:?}");
+                self.books.insert(number, (open, centavos));
             }
             (known, recorded) => panic!("{key:?}: {recorded:?}, and the model knows {known:?}"),
         }
@@ -248,6 +296,16 @@ impl Model {
             (listed.entry.sequence, listed.standing.as_str().expect("a live collection"))
         });
         assert_eq!(standing.collect::<BTreeMap<_, _>>(), self.standing);
+        let days = listed.iter().map(|listed| {
+            let centavos = listed.entry.confirmation.collection.amount.centavos();
+            (listed.entry.sequence, (listed.entry.business_date, centavos))
+        });
+        assert_eq!(days.collect::<BTreeMap<_, _>>(), self.books);
+        for day in (0..4).map(day) {
+            let closing = reader.closing_of(day).expect("a readable act");
+            let total = closing.map(|closing| closing.figures.total());
+            assert_eq!(total, self.closed.get(&day).copied(), "{day}");
+        }
         for sequence in 1..=count {
             let stories = reader.stories(&format!("collection:{sequence}")).expect("a story");
             let words = stories[0].acts.iter().filter_map(|act| act.deed.words());
@@ -316,7 +374,15 @@ fn cut(path: &Path, part: u16) {
     file.set_len(length * u64::from(part) / 65_536).expect("a cut");
 }
 
+/// The first day on which cash is taken, or one so many days later; all have passed.
+fn day(later: u8) -> BusinessDate {
+    static FIRST: LazyLock<AcceptedAt> =
+        LazyLock::new(|| AcceptedAt::new(clock::now() - TimeDelta::days(10)));
+    (0..later).fold(FIRST.date(), |day, _| day.following().expect("a day"))
+}
+
 fn confirmation((contract, receipt): (u8, u8), centavos: i64) -> Confirmation {
+    let collected_at = format!("{} 10:00:00", day(contract % 2));
     let contract = format!("SKY010000000{contract}");
     let amount = Amount::from_centavos(centavos).expect("an amount");
     Confirmation {
@@ -325,7 +391,7 @@ fn confirmation((contract, receipt): (u8, u8), centavos: i64) -> Confirmation {
             receipt: ReceiptNumber::parse(&format!("R{receipt}")).expect("a receipt"),
             amount,
             phone: Phone::parse("09270348095").expect("a phone number"),
-            collected_at: CollectedAt::parse("2026-11-21 10:00:00").expect("a time"),
+            collected_at: CollectedAt::parse(&collected_at).expect("a time"),
             channel: PayChannel::parse("1").expect("a channel"),
         },
         flags: Flags::NONE,

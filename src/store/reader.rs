@@ -8,6 +8,7 @@ use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension, Params};
 
 use super::acts::{self, Act};
+use super::closing::{self, ByChannel, Closing};
 use super::collections::{self, Entry, EntryRow, Repeats, Variant};
 use super::columns::{parsed, text};
 use super::deliveries::{self, Delivery, KeptAttempt};
@@ -361,6 +362,33 @@ impl Reader {
                 oldest_at: oldest.and_then(|ms| AcceptedAt::from_unix_ms(ms).ok()),
             })
         })?)
+    }
+
+    /// How a day was closed, if it was.
+    pub fn closing_of(&self, day: BusinessDate) -> Result<Option<Closing>, OpenError> {
+        Ok(acts::closing_of(&self.connection, day)?)
+    }
+
+    /// What came through each channel on a day, up to this number.
+    pub fn by_channel(&self, day: BusinessDate, up_to: Sequence) -> Result<ByChannel, OpenError> {
+        Ok(closing::in_database(&self.connection, day, (0, up_to))?)
+    }
+
+    /// The collections of a day that head office has not got, the oldest, at most `limit`.
+    pub fn undelivered_of(
+        &self,
+        day: BusinessDate,
+        limit: usize,
+    ) -> Result<Vec<Listed>, OpenError> {
+        let sql = format!(
+            "SELECT {} FROM (SELECT sequence FROM outbox UNION SELECT sequence FROM parked)
+             CROSS JOIN collection USING (sequence)
+             WHERE business_date = ?1 ORDER BY sequence LIMIT ?2",
+            collections::COLUMNS,
+        );
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let rows = statement.query_map((day.to_string(), limit), collections::entry)?;
+        rows.map(|row| self.listed(row?)).collect()
     }
 
     /// How many collections stand in a day's books.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::acts::{Act, Written};
+use super::closing::WrittenFigures;
 use super::deliveries::Delivery;
 use super::{Entry, Refused};
 use crate::domain::Invalid;
@@ -112,6 +113,16 @@ pub fn of_delivery(delivery: &Delivery) -> String {
 /// The canonical text of what a person did.
 pub fn of_act(act: &Act) -> String {
     json(&Written::of(act))
+}
+
+/// The canonical text of what a closed day came to.
+pub fn of_figures(figures: &WrittenFigures) -> String {
+    json(figures)
+}
+
+/// Reads [`of_figures`] back.
+pub fn figures(text: &str) -> Result<WrittenFigures, Invalid> {
+    parsed(text)
 }
 
 /// Reads [`of_delivery`] back.

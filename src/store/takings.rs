@@ -42,6 +42,14 @@ pub struct Takings {
     pub sum: Centavos,
 }
 
+impl Takings {
+    /// Both together.
+    #[must_use]
+    pub fn with(self, other: Takings) -> Takings {
+        Takings { count: self.count + other.count, sum: Centavos(self.sum.0 + other.sum.0) }
+    }
+}
+
 impl Days {
     /// These days, which must follow one another.
     pub fn between(from: Option<BusinessDate>, to: Option<BusinessDate>) -> Result<Days, Invalid> {

@@ -153,6 +153,30 @@ impl Lines {
         let reader = BufReader::with_capacity(256 * 1024, file);
         Ok(Lines { name: name.to_owned(), reader, offset: start })
     }
+
+    /// The next good line that contains this text; the others are neither hashed nor parsed. Ends
+    /// before a stretch without a line feed.
+    pub fn next_with(&mut self, text: &str) -> io::Result<Option<Line>> {
+        let mut bytes = Vec::with_capacity(1024);
+        loop {
+            bytes.clear();
+            (&mut self.reader).take(LINE_BYTES_MAX).read_until(b'\n', &mut bytes)?;
+            let length = bytes.len() as u64;
+            if bytes.pop() != Some(b'\n') {
+                return Ok(None);
+            }
+            self.offset += length;
+            let is_meant = str::from_utf8(&bytes).is_ok_and(|line| line.contains(text));
+            if let Some(line) = is_meant.then(|| parse(&bytes)).flatten() {
+                return Ok(Some(line));
+            }
+        }
+    }
+
+    /// The offset behind the last line that was read.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
 }
 
 impl Iterator for Lines {

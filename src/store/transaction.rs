@@ -2,9 +2,12 @@
 //!
 //! SQL inside one transaction that is not its own; commits nothing, and tells nobody.
 
+use std::sync::Arc;
+
 use rusqlite::Connection;
 
 use super::acts::{self, Act, Deed};
+use super::closing::{self, Close, Closed, Closing};
 use super::collections::{self, Entry};
 use super::commands::{
     Again, Command, Note, Receipt, Record, Recorded, SendAgain, Tries, Unavailable,
@@ -13,6 +16,7 @@ use super::relays::{self, Heard, Held};
 use super::tape::{Told, What};
 use super::{deliveries, outbox, record, refusals, self_tests};
 use crate::domain::act::Actor;
+use crate::domain::closing::ClosedDays;
 use crate::domain::contract::Mode;
 use crate::domain::decision::{ConflictField, Decision, First, Sequence, decide};
 use crate::domain::delivery::{Epoch, Holdings};
@@ -35,6 +39,7 @@ pub enum Outcome {
     Queued(usize),
     /// An act, which stands on the tape in this line.
     Done(i64),
+    Closed(Box<Closed>),
     NotWritable,
     Unknown,
 }
@@ -51,6 +56,8 @@ pub struct Batch<'a> {
     /// The numbers that the next collection and the next line get.
     pub sequence: Sequence,
     pub line: i64,
+    /// The days that are closed, those of this batch among them.
+    pub closed: Arc<ClosedDays>,
     /// What is to stand on the tape.
     pub told: Vec<Told>,
     heard: Vec<Heard>,
@@ -59,13 +66,13 @@ pub struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// A batch whose first new row gets these numbers.
+    /// A batch whose first new row gets these numbers, while these days are closed.
     pub fn new(
         connection: &'a Connection,
         mode: Mode,
         now: AcceptedAt,
         (can_write, can_tell): (bool, bool),
-        (sequence, line): (Sequence, i64),
+        (sequence, line, closed): (Sequence, i64, Arc<ClosedDays>),
     ) -> Batch<'a> {
         Batch {
             connection,
@@ -75,6 +82,7 @@ impl<'a> Batch<'a> {
             can_tell,
             sequence,
             line,
+            closed,
             told: Vec::new(),
             heard: Vec::new(),
             again_from: None,
@@ -85,7 +93,9 @@ impl<'a> Batch<'a> {
     pub fn carry_out(&mut self, command: &Command) -> rusqlite::Result<Outcome> {
         match command {
             Command::Record(record, _) => self.record(record),
-            Command::Refuse(..) | Command::Note(..) | Command::TryOut(..) if !self.can_write => {
+            Command::Refuse(..) | Command::Note(..) | Command::Close(..) | Command::TryOut(..)
+                if !self.can_write =>
+            {
                 Ok(Outcome::NotWritable)
             }
             Command::TryOut(_) => {
@@ -107,6 +117,9 @@ impl<'a> Batch<'a> {
             Command::Note(note, _) => {
                 let Note { about, words, actor } = &**note;
                 self.act(Deed::Note(*about, words.clone()), actor).map(Outcome::Done)
+            }
+            Command::Close(close, _) => {
+                self.close(close).map(|closed| Outcome::Closed(Box::new(closed)))
             }
             Command::Requeue { first, last, .. } => {
                 self.queued_again(*first);
@@ -134,7 +147,7 @@ impl<'a> Batch<'a> {
         let collection = &confirmation.collection;
         let history =
             collections::history(self.connection, collection, &provenance.caller, self.now)?;
-        Ok(match decide(collection, confirmation.flags, self.now, *rule, history) {
+        Ok(match decide(collection, confirmation.flags, self.now, *rule, history, &self.closed) {
             Decision::Record { .. } if !self.can_write => Outcome::NotWritable,
             Decision::Record { flags, business_date } => {
                 let entry = Entry {
@@ -198,6 +211,24 @@ impl<'a> Batch<'a> {
             self.queued_again(*sequence);
         }
         Ok(Outcome::Queued(count))
+    }
+
+    fn close(&mut self, close: &Close) -> rusqlite::Result<Closed> {
+        if let Some(closing) = acts::closing_of(self.connection, close.day)? {
+            return Ok(Closed::Before(closing));
+        }
+        if close.day > self.now.date() {
+            return Ok(Closed::Ahead);
+        }
+        let figures = closing::figures(self.connection, self.mode, close)?;
+        if figures.has_undelivered() && !close.with_undelivered {
+            return Ok(Closed::Undelivered(figures));
+        }
+        let line = self.act(Deed::Close(close.day, figures.clone()), &close.actor)?;
+        // What follows in this very batch is late already.
+        Arc::make_mut(&mut self.closed).close(close.day);
+        let (day, actor, at) = (close.day, close.actor.clone(), self.now);
+        Ok(Closed::Now(Closing { day, figures, actor, at, line }))
     }
 
     /// Does what a person wishes. Gives the line of the tape that tells of it.
@@ -279,6 +310,12 @@ impl Command {
             Command::Note(_, answer) => {
                 let _ = answer.send(match outcome {
                     Outcome::Done(line) if line <= standing.taped_line => Ok(()),
+                    outcome => Err(outcome.unavailable()),
+                });
+            }
+            Command::Close(_, answer) => {
+                let _ = answer.send(match outcome {
+                    Outcome::Closed(closed) if closed.line() <= standing.taped_line => Ok(*closed),
                     outcome => Err(outcome.unavailable()),
                 });
             }

@@ -8,6 +8,8 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
+use super::acts::Deed;
+use super::closing::{self, ByChannel};
 use super::collections::EntryRow;
 use super::record;
 use super::tape::{self, Line, Lines, What};
@@ -115,6 +117,7 @@ pub fn verify_with(
         found: Verified::default(),
         seen: Lineup::default(),
         last: (0, Digest([0; 32])),
+        books: BTreeMap::new(),
     };
     check.read_pages();
     check.read_tape(directory, is_end_open, progress)?;
@@ -169,6 +172,8 @@ struct Check<'a> {
     seen: Lineup,
     /// Number and digest of the line before.
     last: (i64, Digest),
+    /// What the lines so far tell of each day, and which line closed it.
+    books: BTreeMap<BusinessDate, (ByChannel, Option<i64>)>,
 }
 
 impl Check<'_> {
@@ -273,10 +278,19 @@ impl Check<'_> {
         let Ok(told) = record::entry(&line.record) else {
             return Ok(Some(format!("the record of line {number} cannot be read")));
         };
+        let collection = &told.confirmation.collection;
+        let (channels, closed_by) = self.books.entry(told.business_date).or_default();
+        let channel = collection.channel.code();
+        closing::add(channels, channel, closing::one(collection.amount.centavos()));
+        if let Some(close) = closed_by {
+            let day = told.business_date;
+            let what =
+                format!("line {number} tells of a collection of {day}, closed by line {close}");
+            self.differs(what);
+        }
         if !self.range.has(told.business_date) {
             return Ok(None);
         }
-        let collection = &told.confirmation.collection;
         self.found.days.entry(told.business_date).or_default().tape.add(collection.amount);
         let sequence = told.sequence;
         // Found as the writer finds it, so that its index is checked as well.
@@ -323,11 +337,19 @@ impl Check<'_> {
         }))
     }
 
-    fn check_act(&self, line: &Line) -> rusqlite::Result<Option<String>> {
+    fn check_act(&mut self, line: &Line) -> rusqlite::Result<Option<String>> {
         let number = line.number;
         let Ok(told) = record::act(&line.record) else {
             return Ok(Some(format!("the record of line {number} cannot be read")));
         };
+        if let Deed::Close(day, figures) = &told.deed {
+            let (channels, closed_by) = self.books.entry(*day).or_default();
+            *closed_by = Some(number);
+            if *channels != figures.channels {
+                let what = "with other figures than the lines before it tell";
+                self.differs(format!("line {number} closes {day} {what}"));
+            }
+        }
         let row = acts::act_in(self.connection, number)?;
         Ok((row != Some(told))
             .then(|| format!("what was done by line {number} is not in the database")))

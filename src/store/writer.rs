@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::oneshot;
 
+use super::acts;
 use super::agree::{self, AgreeError, Kind, Missing, Report};
 use super::backup::{self, Backups};
 use super::collections;
@@ -26,6 +27,7 @@ use super::relays::Held;
 use super::tape::{self, AppendError, Tape, Told};
 use super::transaction::{Batch, Outcome, Standing};
 use super::{OpenError, database_path, lock, place, rebuild, schema, wal_path};
+use crate::domain::closing::ClosedDays;
 use crate::domain::contract::Mode;
 use crate::domain::decision::Sequence;
 use crate::domain::time::AcceptedAt;
@@ -106,6 +108,8 @@ struct Writer {
     mode: Mode,
     next_sequence: Sequence,
     next_line: i64,
+    /// Here, so that no confirmation has to ask the database for them.
+    closed_days: Arc<ClosedDays>,
     /// None until what the earlier run left is recovered; nothing is answered before.
     tape: Option<Tape>,
     /// Every collection up to this number is told on the tape.
@@ -184,6 +188,7 @@ impl Writer {
             mode,
             next_sequence: 0,
             next_line: 0,
+            closed_days: Arc::default(),
             tape: None,
             taped_sequence: 0,
             checkpointed_pages: 0,
@@ -263,7 +268,7 @@ impl Writer {
         can_write: bool,
         now: AcceptedAt,
     ) -> rusqlite::Result<Written> {
-        let next = (self.next_sequence, self.next_line);
+        let next = (self.next_sequence, self.next_line, Arc::clone(&self.closed_days));
         let can = (can_write, self.is_tape_complete());
         let step = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut batch = Batch::new(&step, self.mode, now, can, next);
@@ -272,11 +277,11 @@ impl Writer {
             .map(|command| batch.carry_out(command))
             .collect::<rusqlite::Result<Vec<_>>>()?;
         let held = batch.note_relays()?;
-        let Batch { sequence, line, told, again_from, .. } = batch;
+        let Batch { sequence, line, closed, told, again_from, .. } = batch;
         let began = clock::monotonic();
         step.commit()?;
         figures::COMMIT_TIME.note(began.elapsed());
-        (self.next_sequence, self.next_line) = (sequence, line);
+        (self.next_sequence, self.next_line, self.closed_days) = (sequence, line, closed);
         Ok(Written { outcomes, told, held, again_from })
     }
 
@@ -451,6 +456,7 @@ impl Writer {
         };
         self.next_line = tape.last_line().max(agree::last_line(&self.connection)?) + 1;
         self.next_sequence = collections::last_sequence(&self.connection)? + 1;
+        self.closed_days = Arc::new(acts::closed_days(&self.connection)?);
         let now = AcceptedAt::new(clock::now());
         let is_changed = report.rows_completed > 0 || !report.lines_missing.is_empty();
         self.taped_sequence = report

@@ -2,11 +2,20 @@
 //! witnesses with who, when and why, whatever happens afterwards.
 
 use std::fs;
+use std::sync::LazyLock;
+use std::thread;
 
+use chrono::{DateTime, TimeDelta, Utc};
+use rusqlite::Connection;
 use serde_json::{Value, json};
+use tilld::domain::time::AcceptedAt;
+use tilld::system::clock;
 
+use crate::support::fleet::Branch;
+use crate::support::site::flags;
 use crate::support::state::{DATABASE, SHM, WAL};
-use crate::support::{Confirmation, Setup, Site, State};
+use crate::support::upstream::{Reply, Upstream};
+use crate::support::{Confirmation, Daemon, JSON, PATH, Setup, Site, State, wire_time};
 use crate::tape::{killed, limit_files, start_ignoring_the_limits_signal};
 
 /// A command of this person's: its exit code, what it printed, and what it said beside that.
@@ -162,7 +171,7 @@ fn a_note_that_was_altered_or_taken_out_of_the_database_is_named() {
         "DELETE FROM act WHERE refusal = 1",
     ] {
         let site = stopped.site();
-        let database = rusqlite::Connection::open(site.state_dir().join(DATABASE)).unwrap();
+        let database = Connection::open(site.state_dir().join(DATABASE)).unwrap();
         assert_eq!(database.execute(change, []).unwrap(), 1, "{change}");
         drop(database);
         let verified = site.verify();
@@ -224,4 +233,299 @@ fn a_note_is_not_confirmed_before_it_stands_on_the_tape() {
     // The first was committed, and completed on the tape before anything else was done.
     assert_eq!(texts, ["first", "third"]);
     assert_eq!(site.verify().code, Some(0));
+}
+
+/// A day in the past, so that no test runs over midnight, or one so many days later.
+fn day(later: i64) -> String {
+    static FIRST: LazyLock<DateTime<Utc>> = LazyLock::new(|| clock::now() - TimeDelta::days(30));
+    AcceptedAt::new(*FIRST + TimeDelta::days(later)).date().to_string()
+}
+
+/// A confirmation of this number, amount and channel on this day.
+fn taken(number: u32, amount: &str, day: &str, channel: &str) -> Confirmation {
+    Confirmation::numbered(number)
+        .raw("amount", amount)
+        .with("collectedTime", format!("{day} 09:10:00"))
+        .with("payChannel", channel)
+}
+
+/// What closing a day comes to, which must go well.
+fn closed(actor: &str, site: &Site, arguments: &[&str]) -> Value {
+    let arguments = [&["close"], arguments, &["--output", "json"]].concat();
+    let (code, printed, errors) = by(actor, site, &arguments);
+    assert_eq!(code, Some(0), "{arguments:?}: {errors}");
+    serde_json::from_str(&printed).expect("JSON")
+}
+
+/// In whose day's books a collection stands, and its flags.
+fn stands(site: &Site, confirmation: &Confirmation) -> (String, Vec<String>) {
+    let row = site.only(&confirmation.get("contractNumber"));
+    let flags = flags(&row).into_iter().map(str::to_owned).collect();
+    (row["business_date"].as_str().expect("a date").to_owned(), flags)
+}
+
+fn late(day: String) -> (String, Vec<String>) {
+    (day, vec!["late".to_owned()])
+}
+
+#[test]
+fn a_day_is_closed_once_with_the_figures_of_both_witnesses() {
+    let site = Setup::live().prepare();
+    let daemon = site.start();
+    for confirmation in [
+        taken(1, "0.01", &day(0), "6"),
+        taken(2, "100.00", &day(0), "10"),
+        taken(3, "1000.10", &day(0), "10"),
+        taken(4, "5.00", &day(1), "10"),
+    ] {
+        assert_eq!(daemon.code(&confirmation), "1000");
+    }
+    let first = closed("ana", &site, &[&day(0)]);
+    let sum = |count: u32, centavos: u32| {
+        let amount = format!("{}.{:02}", centavos / 100, centavos % 100);
+        json!({"count": count, "amount": amount, "amount_centavos": centavos})
+    };
+    let (all, none) = (sum(3, 110_011), sum(0, 0));
+    assert_eq!(first["all"], all);
+    assert_eq!(
+        first["channels"],
+        json!([
+            {"channel": 6, "channel_name": "GCash", "sum": sum(1, 1)},
+            {"channel": 10, "channel_name": "7-Eleven", "sum": sum(2, 110_010)},
+        ])
+    );
+    let kept = json!({"delivered": none, "waiting": none, "parked": none, "kept": all});
+    assert_eq!((&first["head_office"], &first["undelivered"]), (&kept, &json!([])));
+    assert_eq!((&first["closed_by"], &first["was_closed"]), (&json!("ana"), &json!(false)));
+
+    let mut again = closed("ben", &site, &[&day(0), "--with-undelivered"]);
+    assert_eq!(again["was_closed"], true);
+    again["was_closed"] = false.into();
+    assert_eq!(again, first, "the same figures, and who did it first");
+    let (_, table, errors) = by("ben", &site, &["close", &day(0)]);
+    let rows: Vec<Vec<&str>> = table.lines().map(|row| row.split_whitespace().collect()).collect();
+    assert_eq!(rows[0][..4], [&*format!("{},", day(0)), "closed", "by", "ana"]);
+    for row in [["GCash", "1", "0.01"], ["all", "3", "1100.11"], ["kept", "3", "1100.11"]] {
+        assert!(rows.contains(&row.to_vec()), "{table}");
+    }
+    assert!(errors.contains("had been closed before"), "{errors}");
+    let (_, csv, _) = by("ben", &site, &["close", &day(0), "--output", "csv"]);
+    assert!(csv.contains(",channel,10,7-Eleven,2,1100.10,110010,PHP\n"), "{csv}");
+
+    let acts = acts_on_tape(&site);
+    let written = |count: u32, centavos: u32| json!({"count": count, "centavos": centavos});
+    let figures = json!({
+        "channels": {"6": written(1, 1), "10": written(2, 110_010)},
+        "delivered": written(0, 0),
+        "waiting": written(0, 0),
+        "parked": written(0, 0),
+        "kept": written(3, 110_011),
+    });
+    assert_eq!(acts.len(), 1);
+    assert_eq!((&acts[0]["act"], &acts[0]["figures"]), (&json!("close"), &figures));
+    let (code, _, errors) = by("ben", &site, &["takings", "--day", &day(0)]);
+    assert!(code == Some(0) && errors.contains("was closed by ana"), "{errors}");
+    daemon.stop();
+    assert_eq!(site.verify().code, Some(0));
+}
+
+#[test]
+fn what_comes_for_a_closed_day_stands_in_the_next_open_one_whatever_was_lost_meanwhile() {
+    let site = Setup::live().prepare();
+    let daemon = site.start();
+    let first = taken(1, "100.00", &day(0), "10");
+    assert_eq!(daemon.code(&first), "1000");
+    closed("ana", &site, &[&day(0)]);
+    closed("ana", &site, &[&day(2)]);
+    let second = taken(2, "100.00", &day(0), "10");
+    assert_eq!(daemon.code(&second), "1000");
+    assert_eq!(stands(&site, &second), late(day(1)));
+    assert_eq!(daemon.code(&first), "-1015");
+    assert_eq!(stands(&site, &first), (day(0), vec![]), "what stands, stands");
+    let next = closed("ana", &site, &[&day(1)]);
+    assert_eq!(next["all"]["count"], 1);
+    let open = taken(3, "100.00", &day(3), "10");
+    assert_eq!(daemon.code(&open), "1000");
+    assert_eq!(stands(&site, &open), (day(3), vec![]));
+    drop(daemon);
+
+    let killed = State::of(&site);
+    site.start().stop();
+    let stopped = State::of(&site);
+    for (case, state) in [
+        ("killed", killed.clone()),
+        ("stopped", stopped.clone()),
+        ("without WAL", killed.clone().without(&[WAL])),
+        ("without database", killed.clone().without(&[DATABASE, WAL, SHM])),
+        ("without tape", stopped.clone().without(&[&stopped.tape_files()[0]])),
+    ] {
+        let site = state.site();
+        let daemon = site.start();
+        let third = taken(4, "100.00", &day(0), "10");
+        assert_eq!(daemon.code(&third), "1000", "{case}");
+        assert_eq!(stands(&site, &third), late(day(3)), "{case}");
+        assert_eq!(stands(&site, &second), late(day(1)), "{case}");
+        assert_eq!(daemon.code(&second), "-1015", "{case}");
+        assert_eq!(closed("ben", &site, &[&day(1)])["all"], next["all"], "{case}");
+        daemon.stop();
+        let verified = site.verify();
+        assert_eq!(verified.code, Some(0), "{case}: {verified:?}");
+    }
+}
+
+/// Confirms these numbers on that day over one connection.
+fn confirm_all(daemon: &Daemon, numbers: impl Iterator<Item = u32>) {
+    let mut till = daemon.till();
+    for number in numbers {
+        let body = taken(number, "1.00", &day(0), "10").text();
+        assert_eq!(till.post(PATH, JSON, &[], body.as_bytes()).code(), "1000", "{number}");
+    }
+}
+
+#[test]
+fn a_close_amid_confirmations_counts_those_of_its_day_and_leaves_the_others_to_the_next() {
+    const TILLS: u32 = 8;
+    const EACH: u32 = 60;
+    let site = Setup::live().prepare();
+    let daemon = site.start();
+    confirm_all(&daemon, 1..=20);
+    let close = thread::scope(|scope| {
+        for till in 1..=TILLS {
+            let daemon = &daemon;
+            scope.spawn(move || confirm_all(daemon, (1..=EACH).map(|n| till * 1000 + n)));
+        }
+        let is_begun = || site.list(&["--day", &day(0), "--limit", "1000"]).len() > 60;
+        crate::support::eventually(is_begun);
+        closed("ana", &site, &[&day(0)])
+    });
+    let of_day = |day: &str| site.list(&["--day", day, "--limit", "1000"]);
+    let (before, after) = (of_day(&day(0)), of_day(&day(1)));
+    assert_eq!(before.len() + after.len(), 20 + (TILLS * EACH) as usize);
+    assert_eq!(close["all"]["count"], before.len());
+    assert_eq!(close["all"]["amount_centavos"], before.len() * 100);
+    assert!(before.iter().all(|row| flags(row).is_empty()));
+    assert!(!after.is_empty() && after.iter().all(|row| flags(row) == ["late"]));
+    daemon.stop();
+    let verified = site.verify();
+    assert_eq!(verified.code, Some(0), "{verified:?}");
+}
+
+#[test]
+fn a_day_with_undelivered_collections_is_closed_only_when_told_so() {
+    let [sent, parked, waiting] = [1, 2, 3].map(|number| taken(number, "100.00", &day(0), "10"));
+    let settled = parked.get("contractNumber");
+    let late = waiting.get("contractNumber");
+    let upstream = Upstream::start(move |got| match got.contract() {
+        contract if contract == settled => Reply::code(-1026),
+        contract if contract == late => Reply::code(-1009),
+        _ => Reply::code(1000),
+    });
+    let branch = Branch::of_upstream(&upstream).started();
+    let site = &branch.site;
+    for confirmation in [&sent, &parked, &waiting] {
+        assert_eq!(branch.daemon().code(confirmation), "1000");
+    }
+    branch.await_count("SELECT count(*) FROM delivery", |count| count == 2);
+    let (code, printed, errors) = by("ana", site, &["close", &day(0)]);
+    assert_eq!((code, &*printed), (Some(6), ""), "{errors}");
+    let contract = |confirmation: &Confirmation| confirmation.get("contractNumber");
+    for words in [
+        &format!("parked: collection:2, contract {}", contract(&parked)),
+        &format!("waiting: collection:3, contract {}", contract(&waiting)),
+        "--with-undelivered",
+    ] {
+        assert!(errors.contains(words), "{words}: {errors}");
+    }
+    assert!(!errors.contains(&contract(&sent)), "{errors}");
+    let still = taken(4, "100.00", &day(0), "10");
+    assert_eq!(branch.daemon().code(&still), "1000");
+    assert_eq!(stands(site, &still), (day(0), vec![]), "it is open still");
+    branch.await_count("SELECT count(*) FROM delivery", |count| count == 3);
+
+    let close = closed("ana", site, &[&day(0), "--with-undelivered"]);
+    let count = |standing: &str| close["head_office"][standing]["count"].as_i64();
+    let counts = ["delivered", "waiting", "parked", "kept"].map(count);
+    assert_eq!(counts, [Some(2), Some(1), Some(1), Some(0)]);
+    let named: Vec<(&Value, &Value)> = close["undelivered"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|row| (&row["sequence"], &row["head_office"]))
+        .collect();
+    assert_eq!(named, [(&json!(2), &json!("parked")), (&json!(3), &json!("queued"))]);
+}
+
+#[test]
+fn a_day_that_cannot_be_closed_stays_open_and_it_is_said_why() {
+    let site = Setup::live().prepare();
+    let daemon = site.start();
+    let tomorrow = &wire_time(TimeDelta::hours(30))[..10];
+    for (day, code, why) in
+        [(tomorrow, 1, "has not come yet"), ("2026-02-30", 2, "a date as"), ("today", 2, "a date")]
+    {
+        let (exit, printed, errors) = by("ana", &site, &["close", day]);
+        assert_eq!((exit, &*printed), (Some(code), ""), "{day}: {errors}");
+        assert!(errors.contains(why), "{day}: {errors}");
+    }
+    let today = &wire_time(TimeDelta::zero())[..10];
+    assert_eq!(closed("ana", &site, &[today])["all"]["count"], 0, "a manager closes today's");
+    daemon.stop();
+    let (exit, _, errors) = by("ana", &site, &["close", &day(0)]);
+    assert_eq!(exit, Some(3), "{errors}");
+}
+
+#[test]
+fn a_day_of_which_the_witnesses_tell_different_figures_is_not_closed() {
+    let site = Setup::live().prepare();
+    let daemon = site.start();
+    confirm_all(&daemon, 1..=5);
+    daemon.stop();
+    let stopped = State::of(&site);
+    for case in ["twice", "altered"] {
+        let mut state = stopped.clone();
+        let text = String::from_utf8(state.tape().clone()).expect("UTF-8");
+        let line = text.lines().find(|line| line.contains("R-00000003")).expect("a line");
+        let other = match case {
+            "twice" => format!("{line}\n{line}"),
+            _ => line.replace("\"1.00\"", "\"9.00\""),
+        };
+        *state.tape() = text.replace(line, &other).into_bytes();
+        let site = state.site();
+        let daemon = site.start();
+        let (code, printed, errors) = by("ana", &site, &["close", &day(0)]);
+        assert_eq!((code, &*printed), (Some(65), ""), "{case}: {errors}");
+        assert!(errors.contains("database 5 collections, 5.00 pesos"), "{case}: {errors}");
+        assert!(errors.contains("stays open") && errors.contains("tilld verify"), "{errors}");
+        let next = taken(6, "1.00", &day(0), "10");
+        assert_eq!(daemon.code(&next), "1000");
+        assert_eq!(stands(&site, &next), (day(0), vec![]), "{case}");
+    }
+}
+
+#[test]
+fn a_collection_that_stands_in_a_day_behind_its_close_is_named() {
+    let site = Setup::live().prepare();
+    let daemon = site.start();
+    confirm_all(&daemon, 1..=2);
+    closed("ana", &site, &[&day(0)]);
+    daemon.stop();
+    let change = |statements: &str| {
+        let database = Connection::open(site.state_dir().join(DATABASE)).unwrap();
+        database.execute_batch(statements).unwrap();
+    };
+    change("CREATE TABLE hidden AS SELECT * FROM act; DELETE FROM act;");
+    let daemon = site.start();
+    confirm_all(&daemon, 3..=3);
+    daemon.stop();
+    change("INSERT INTO act SELECT * FROM hidden; DROP TABLE hidden;");
+    let verified = site.verify();
+    let words = format!("tells of a collection of {}, closed by", day(0));
+    let named = |text: &String| text.contains(&words);
+    assert_eq!(verified.code, Some(65), "{verified:?}");
+    assert!(verified.differences.iter().all(named), "{verified:?}");
+
+    change("UPDATE act SET figures = replace(figures, '200', '300');");
+    let verified = site.verify();
+    let named = |text: &String| text.contains("what was done by line");
+    assert!(verified.differences.iter().any(named), "{verified:?}");
 }

@@ -246,6 +246,7 @@ fn tell_acts(out: &mut impl Write, acts: &[Act]) -> io::Result<()> {
         let what = match act.deed {
             Deed::Retry(_) => "sent again",
             Deed::Note(..) => "note",
+            Deed::Close(..) => "day closed",
         };
         let words = act.deed.words().map(|words| format!(": {}", visible(words.as_str())));
         writeln!(

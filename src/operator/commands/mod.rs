@@ -5,6 +5,7 @@ mod backup;
 mod books;
 mod cert;
 mod check;
+mod close;
 mod doctor;
 mod export;
 mod key;
@@ -43,6 +44,9 @@ pub fn run(command: &Command, config: &Config) -> Option<Result<(), Failure>> {
         Command::Reconcile(args) => reconcile::reconcile(config, args),
         Command::Show { reference, output } => books::show(config, reference, *output),
         Command::Note { reference, text } => acts::note(config, reference, text),
+        Command::Close { day, with_undelivered, output } => {
+            close::close(config, *day, *with_undelivered, *output)
+        }
         Command::Verify { from, to, output } => takings::days_between(*from, *to)
             .and_then(|Days { from, to }| witnesses::verify(config, Range { from, to }, *output)),
         Command::Rebuild { despite_damage } => witnesses::rebuild(config, *despite_damage),

@@ -10,7 +10,7 @@ use crate::domain::amount::Centavos;
 use crate::domain::collection::PayChannel;
 use crate::domain::time::{AcceptedAt, BusinessDate};
 use crate::operator::cli::{Output, TakingsArgs};
-use crate::operator::output::{Column, Member, Printer, note, number, text, told};
+use crate::operator::output::{Column, Member, Printer, note, number, text, told, visible};
 use crate::operator::{Exit, Failure};
 use crate::skypay::channel;
 use crate::store::reader::Reader;
@@ -49,6 +49,10 @@ pub fn takings(config: &Config, args: &TakingsArgs) -> Result<(), Failure> {
     printer.finish(LINE.iter().map(|(name, _)| *name))?;
     if is_table && count == 0 {
         note("nothing was taken");
+    }
+    if let Some(closing) = args.day.map(|day| reader.closing_of(day)).transpose()?.flatten() {
+        let (day, actor) = (closing.day, visible(closing.actor.as_str()));
+        note(format_args!("{day} was closed by {actor} at {}", closing.at));
     }
     Ok(())
 }

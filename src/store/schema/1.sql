@@ -117,9 +117,11 @@ CREATE TABLE attempt (
 -- What people did.
 CREATE TABLE act (
     line     INTEGER PRIMARY KEY, -- on the tape
-    what     TEXT NOT NULL CHECK (what IN ('retry', 'note')),
+    what     TEXT NOT NULL CHECK (what IN ('retry', 'note', 'close')),
     sequence INTEGER REFERENCES collection, -- which it is about,
-    refusal  INTEGER REFERENCES refusal,    -- or which refusal
+    refusal  INTEGER REFERENCES refusal,    -- or which refusal,
+    day      TEXT UNIQUE,                   -- or which day it closed
+    figures  TEXT CHECK ((figures IS NULL) = (day IS NULL)), -- what that came to
     text     TEXT,                          -- what was written with it
     actor    TEXT NOT NULL,                 -- as claimed
     at       INTEGER NOT NULL
