@@ -22,14 +22,17 @@ use super::stopped;
 use super::till::Till;
 use crate::domain::Invalid;
 use crate::domain::act::{About, Actor, Words};
+use crate::domain::contract::Mode;
 use crate::domain::decision::Sequence;
-use crate::operator::control::{REQUEST_BYTES_MAX, Reply, Request, Which, line_of};
+use crate::domain::provenance::{Confirmation, Provenance};
+use crate::operator::control::{REQUEST_BYTES_MAX, Reply, Request, Since, Which, line_of};
 use crate::operator::snapshot::Snapshot;
 use crate::operator::{Exit, Failure};
 use crate::relay;
 use crate::skypay::answer::Answer;
+use crate::skypay::request::{Terms, kept_confirmation};
 use crate::store::reader::Reader;
-use crate::store::{Again, Store, Unavailable, Waiting};
+use crate::store::{Accept, Accepted, Again, Store, Unavailable, Waiting};
 use crate::system::clock;
 
 /// People and their scripts, each with one question.
@@ -178,6 +181,9 @@ impl Control {
             Request::Close { day, with_undelivered, actor } => {
                 return closing::close(self, (&day, &actor), with_undelivered).await;
             }
+            Request::Accept { refusal, reason, actor } => {
+                return self.accept(refusal, &reason, &actor).await;
+            }
             Request::Reload => {
                 let summary = self.in_force.reload().await?;
                 return Ok(Reply::Reloaded { summary });
@@ -278,6 +284,18 @@ impl Control {
         Ok(Reply::Noted { about: about.to_string() })
     }
 
+    async fn accept(&self, refusal: i64, reason: &str, actor: &str) -> Result<Reply, Failure> {
+        let (reason, actor) = (in_form(Words::parse(reason))?, in_form(Actor::parse(actor))?);
+        let (confirmation, provenance) = self.read(move |reader| kept(reader, refusal)).await?;
+        let accept = Accept { refusal, confirmation, provenance, reason, actor };
+        let (sequence, since) = match done(self.store.accept(accept)).await? {
+            Accepted::Now(sequence) => (sequence, Since::Now),
+            Accepted::Stands(sequence) => (sequence, Since::Confirmed),
+            Accepted::Before(sequence) => (sequence, Since::Accepted),
+        };
+        Ok(Reply::Accepted { sequence, since })
+    }
+
     /// Looks into the books where that holds up nobody.
     pub(super) async fn read<T: Send + 'static>(
         &self,
@@ -298,6 +316,28 @@ pub(super) async fn done<T>(queued: Result<Waiting<T>, Unavailable>) -> Result<T
 /// What a command has checked before it asked.
 pub(super) fn in_form<T>(parsed: Result<T, Invalid>) -> Result<T, Failure> {
     parsed.map_err(|invalid| Failure::new(Exit::BadData, invalid.to_string()))
+}
+
+/// What a refusal confirms, and who sent it.
+fn kept(reader: &Reader, refusal: i64) -> Result<(Confirmation, Provenance), Failure> {
+    let Some((kept, _)) = reader.refusal(refusal)? else {
+        let message =
+            format!("no kept refusal has the number {refusal}; `tilld refusals` lists them");
+        return Err(Failure::new(Exit::NotFound, message));
+    };
+    let provenance = kept.refused.provenance;
+    // Whoever accepts it knows better than the list of prefixes whether that cash was taken.
+    let mode = if provenance.branch.is_some() { Mode::Live } else { reader.mode()? };
+    let terms = Terms { mode, prefixes: &[] };
+    let confirmation = kept_confirmation(&kept.refused.text, &terms).map_err(|lacking| {
+        let message = format!(
+            "refusal:{refusal} cannot be accepted, because what came is no whole confirmation: {}; \
+             have the till send it correctly under the same receipt, or write a note beside it",
+            lacking.description
+        );
+        Failure::new(Exit::BadData, message)
+    })?;
+    Ok((confirmation, provenance))
 }
 
 /// The one thing that a reference means.

@@ -32,6 +32,8 @@ pub enum Rule {
     Policy(ContractPolicy),
     /// A branch relays what it has already answered 1000: always recorded, at most flagged.
     Relayed,
+    /// A person accepts what was refused: always recorded, and flagged.
+    Accepted,
 }
 
 /// The collection that already has this identity.
@@ -141,6 +143,7 @@ pub fn decide(
         Rule::Policy(ContractPolicy::Single) if paid => return Decision::AlreadyPaid { flags },
         Rule::Policy(_) => {}
         Rule::Relayed => flags.raise_if(paid, Flag::Overpaid),
+        Rule::Accepted => flags.raise(Flag::Accepted),
     }
     let day = if time_is_odd { accepted.date() } else { collection.collected_at.date() };
     let business_date = closed.open_from(day);
@@ -405,5 +408,17 @@ mod tests {
         let decision =
             super::decide(&collection(), Flags::NONE, accepted(), SINGLE, known, &closed);
         assert_eq!(decision, Decision::Repeat { sequence: 7, variant: false });
+    }
+
+    #[test]
+    fn what_a_person_accepts_is_recorded_and_flagged_unless_it_stands_already() {
+        for history in [NOTHING, PAID] {
+            let decision = decide(&collection(), Flags::NONE, accepted(), Rule::Accepted, history);
+            assert_eq!(decision, recorded(&[Flag::Accepted], "2025-06-18"));
+        }
+        let repeat = again(&collection(), Rule::Accepted);
+        assert_eq!(repeat, Decision::Repeat { sequence: 7, variant: false });
+        let other = Collection { amount: Amount::parse("3900.01").unwrap(), ..collection() };
+        assert_eq!(again(&other, Rule::Accepted), conflict(ConflictField::Amount));
     }
 }

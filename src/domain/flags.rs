@@ -41,6 +41,8 @@ flags! {
     Overpaid = "overpaid",
     /// Its day was closed when it came, so it stands in the next open day's books.
     Late = "late",
+    /// It was refused, and a person accepted it.
+    Accepted = "accepted",
 }
 
 impl Flag {

@@ -9,6 +9,8 @@ use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config;
+use crate::domain::Invalid;
+use crate::domain::act::About;
 use crate::domain::flags::Flag;
 use crate::domain::provenance::KeyId;
 use crate::domain::time::BusinessDate;
@@ -59,17 +61,8 @@ pub enum Command {
     /// List recorded collections, newest first
     List(ListArgs),
     /// List refused confirmations, newest first: a cashier may hold that cash
-    Refusals {
-        /// Of this contract
-        #[arg(long)]
-        contract: Option<String>,
-        /// At most so many
-        #[arg(long, default_value_t = 50)]
-        limit: usize,
-        /// How to print it
-        #[arg(long, value_enum, default_value_t)]
-        output: Output,
-    },
+    #[command(args_conflicts_with_subcommands = true)]
+    Refusals(RefusalsArgs),
     /// Tell what was taken on business dates: today, unless others are named
     Takings(TakingsArgs),
     /// Print collections for other programs, oldest first
@@ -300,6 +293,44 @@ pub struct ListArgs {
     /// How to print it
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
+}
+
+/// Which refusals to list.
+#[derive(Args, Debug)]
+pub struct RefusalsArgs {
+    /// What to do about one
+    #[command(subcommand)]
+    pub command: Option<RefusalsCommand>,
+    /// Of this contract
+    #[arg(long)]
+    pub contract: Option<String>,
+    /// At most so many
+    #[arg(long, default_value_t = 50)]
+    pub limit: usize,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// What can be done about a refusal.
+#[derive(Debug, Subcommand)]
+pub enum RefusalsCommand {
+    /// Make a collection of a refusal whose cash was taken; it stands on the tape under your name
+    Accept {
+        /// The refusal's number, as `tilld refusals` lists it: 7 or refusal:7
+        #[arg(value_name = "REF", value_parser = refusal_number)]
+        refusal: i64,
+        /// Why: 1 to 500 characters
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+}
+
+fn refusal_number(text: &str) -> Result<i64, Invalid> {
+    match About::parse(text).or_else(|| text.parse().ok().map(About::Refusal)) {
+        Some(About::Refusal(number)) => Ok(number),
+        _ => Err(Invalid { expected: "the number of a refusal such as 7 or refusal:7" }),
+    }
 }
 
 /// Which takings, and how they are told.

@@ -67,6 +67,15 @@ pub enum Request {
         /// Who wishes it.
         actor: String,
     },
+    /// Make a collection of a kept refusal.
+    Accept {
+        /// The refusal's number.
+        refusal: i64,
+        /// Why.
+        reason: String,
+        /// Who wishes it.
+        actor: String,
+    },
     /// Take the configuration as it is on the disk now.
     Reload,
     /// The same with a self-signed certificate that is made for it.
@@ -121,6 +130,13 @@ pub enum Reply {
         /// How.
         close: Box<DayClose>,
     },
+    /// The refusal is a collection.
+    Accepted {
+        /// That collection's number.
+        sequence: i64,
+        /// Since when.
+        since: Since,
+    },
     /// The configuration is taken.
     Reloaded {
         /// What is in force now, in a line.
@@ -135,6 +151,18 @@ pub enum Reply {
     },
 }
 
+/// Since when a refusal is a collection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Since {
+    /// Since now.
+    Now,
+    /// The same cash was confirmed in another way before.
+    Confirmed,
+    /// It was accepted before.
+    Accepted,
+}
+
 impl Request {
     /// Reads a line.
     pub fn parse(line: &[u8]) -> Result<Request, Failure> {
@@ -145,7 +173,8 @@ impl Request {
         let request = serde_json::from_slice(line).map_err(|error| invalid(&error))?;
         if let Request::Retry { actor, .. }
         | Request::Note { actor, .. }
-        | Request::Close { actor, .. } = &request
+        | Request::Close { actor, .. }
+        | Request::Accept { actor, .. } = &request
         {
             Actor::parse(actor).map_err(|error| invalid(&error))?;
         }
@@ -263,6 +292,11 @@ mod tests {
                 with_undelivered: true,
                 actor: "ana".to_owned(),
             },
+            Request::Accept {
+                refusal: 7,
+                reason: "cash is here".to_owned(),
+                actor: "ana".to_owned(),
+            },
             Request::Reload,
             Request::RenewCertificate,
         ] {
@@ -278,6 +312,7 @@ mod tests {
             Reply::SentAgain { count: 3 },
             Reply::Tested { connecting_us: 900, answering_us: 1200 },
             Reply::Noted { about: "refusal:7".to_owned() },
+            Reply::Accepted { sequence: 9, since: Since::Confirmed },
             Reply::Reloaded { summary: "1 caller".to_owned() },
             failure.into(),
         ] {
@@ -303,6 +338,7 @@ mod tests {
             r#"{"do":"retry","which":"all-parked","actor":""}"#,
             "{\"do\":\"retry\",\"which\":\"all-parked\",\"actor\":\"a\\u001bb\"}",
             r#"{"do":"close","day":"2026-11-22","with_undelivered":false,"actor":""}"#,
+            r#"{"do":"accept","refusal":7,"reason":"x","actor":""}"#,
             r#"{"do":"note","reference":"17","text":"x","actor":""}"#,
             &format!(r#"{{"do":"retry","which":"all-parked","actor":"{too_long}"}}"#),
         ] {

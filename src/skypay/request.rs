@@ -57,6 +57,15 @@ pub fn form_of(body: &[u8]) -> Form {
     if body.trim_ascii_start().starts_with(b"{") { Form::Json } else { Form::Encrypted }
 }
 
+/// The confirmation in a text that [`Request::kept_text`] made, or why it is none.
+pub fn kept_confirmation(text: &str, terms: &Terms) -> Result<Confirmation, Refusal> {
+    // Who sent it was verified when it was refused, and is not in the text.
+    let members = text.trim_start_matches('{');
+    let separator = if members == "}" { "" } else { "," };
+    let body = format!("{{\"userName\":\"-\",\"authentication\":\"-\"{separator}{members}");
+    Request::parse(body.as_bytes())?.confirmation(terms)
+}
+
 /// A well-formed body: one JSON object whose members keep their original text. It holds the
 /// caller's secret and therefore cannot be printed.
 pub struct Request<'a> {

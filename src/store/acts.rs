@@ -37,6 +37,8 @@ pub enum Deed {
     Note(About, Words),
     /// Close a day's books, which came to this.
     Close(BusinessDate, Figures),
+    /// Accept a refusal, which is this collection, and why.
+    Accept(i64, Sequence, Words),
 }
 
 impl Deed {
@@ -46,15 +48,19 @@ impl Deed {
             Deed::Retry(_) => "retry",
             Deed::Note(..) => "note",
             Deed::Close(..) => "close",
+            Deed::Accept(..) => "accept",
         }
     }
 
-    /// The collection or the refusal that it is about, if it is about one.
-    pub fn about(&self) -> Option<About> {
+    /// The collection and the refusal that it is about, as far as it is about one.
+    pub fn subjects(&self) -> (Option<Sequence>, Option<i64>) {
         match self {
-            Deed::Retry(sequence) => Some(About::Collection(*sequence)),
-            Deed::Note(about, _) => Some(*about),
-            Deed::Close(..) => None,
+            Deed::Retry(sequence) | Deed::Note(About::Collection(sequence), _) => {
+                (Some(*sequence), None)
+            }
+            Deed::Note(About::Refusal(id), _) => (None, Some(*id)),
+            Deed::Close(..) => (None, None),
+            Deed::Accept(id, sequence, _) => (Some(*sequence), Some(*id)),
         }
     }
 
@@ -62,7 +68,7 @@ impl Deed {
     pub fn words(&self) -> Option<&Words> {
         match self {
             Deed::Retry(_) | Deed::Close(..) => None,
-            Deed::Note(_, words) => Some(words),
+            Deed::Note(_, words) | Deed::Accept(_, _, words) => Some(words),
         }
     }
 }
@@ -89,14 +95,10 @@ pub struct Written<'a> {
 impl<'a> Written<'a> {
     /// How an act is written.
     pub fn of(act: &'a Act) -> Written<'a> {
-        let (sequence, refusal) = match act.deed.about() {
-            Some(About::Collection(sequence)) => (Some(sequence), None),
-            Some(About::Refusal(id)) => (None, Some(id)),
-            None => (None, None),
-        };
+        let (sequence, refusal) = act.deed.subjects();
         let (day, figures) = match &act.deed {
             Deed::Close(day, figures) => (Some(day.to_string().into()), Some(figures.into())),
-            Deed::Retry(_) | Deed::Note(..) => (None, None),
+            Deed::Retry(_) | Deed::Note(..) | Deed::Accept(..) => (None, None),
         };
         Written {
             act: act.deed.word().into(),
@@ -114,10 +116,17 @@ impl<'a> Written<'a> {
     pub fn act(&self) -> Result<Act, Invalid> {
         let day = self.day.as_deref().map(BusinessDate::parse).transpose()?;
         let words = self.text.as_deref().map(Words::parse).transpose()?;
-        let deed = match (&*self.act, self.about(), day.zip(self.figures.as_ref()), words) {
-            ("retry", Some(About::Collection(sequence)), None, None) => Deed::Retry(sequence),
-            ("note", Some(about), None, Some(words)) => Deed::Note(about, words),
-            ("close", None, Some((day, figures)), None) => Deed::Close(day, figures.into()),
+        let subjects = (self.sequence, self.refusal);
+        let deed = match (&*self.act, subjects, day.zip(self.figures.as_ref()), words) {
+            ("retry", (Some(sequence), None), None, None) => Deed::Retry(sequence),
+            ("note", (Some(sequence), None), None, Some(words)) => {
+                Deed::Note(About::Collection(sequence), words)
+            }
+            ("note", (None, Some(id)), None, Some(words)) => Deed::Note(About::Refusal(id), words),
+            ("close", (None, None), Some((day, figures)), None) => Deed::Close(day, figures.into()),
+            ("accept", (Some(sequence), Some(id)), None, Some(words)) => {
+                Deed::Accept(id, sequence, words)
+            }
             _ => {
                 return Err(Invalid {
                     expected: "an act such as note, and all that belongs to it",
@@ -126,14 +135,6 @@ impl<'a> Written<'a> {
         };
         let at = AcceptedAt::from_unix_ms(self.at_ms)?;
         Ok(Act { deed, actor: Actor::parse(&self.actor)?, at })
-    }
-
-    fn about(&self) -> Option<About> {
-        match (self.sequence, self.refusal) {
-            (Some(sequence), None) => Some(About::Collection(sequence)),
-            (None, Some(id)) => Some(About::Refusal(id)),
-            _ => None,
-        }
     }
 }
 
@@ -148,7 +149,7 @@ pub fn carry_out(connection: &Connection, act: &Act, line: i64) -> rusqlite::Res
                 outbox::insert(connection, *sequence, amount)?;
             }
         }
-        Deed::Note(..) | Deed::Close(..) => {}
+        Deed::Note(..) | Deed::Close(..) | Deed::Accept(..) => {}
     }
     let written = Written::of(act);
     connection
@@ -172,12 +173,18 @@ pub fn carry_out(connection: &Connection, act: &Act, line: i64) -> rusqlite::Res
 
 /// What an act is about, when that is not there.
 pub fn missing_subject(connection: &Connection, act: &Act) -> rusqlite::Result<Option<About>> {
-    let Some(about) = act.deed.about() else { return Ok(None) };
-    let is_there = match about {
-        About::Collection(sequence) => collections::is_there(connection, sequence)?,
-        About::Refusal(id) => refusals::by_id(connection, id)?.is_some(),
-    };
-    Ok((!is_there).then_some(about))
+    let (sequence, refusal) = act.deed.subjects();
+    if let Some(sequence) = sequence
+        && !collections::is_there(connection, sequence)?
+    {
+        return Ok(Some(About::Collection(sequence)));
+    }
+    if let Some(id) = refusal
+        && refusals::by_id(connection, id)?.is_none()
+    {
+        return Ok(Some(About::Refusal(id)));
+    }
+    Ok(None)
 }
 
 /// The act that stands in this line of the tape.
@@ -198,6 +205,17 @@ pub fn acts_about(connection: &Connection, about: About) -> rusqlite::Result<Vec
         .prepare_cached(&format!("SELECT {COLUMNS} FROM act WHERE {column} = ?1 ORDER BY line"))?
         .query_map([number], act)?
         .collect()
+}
+
+/// The collection that a refusal is, when it was accepted, and the line that tells of it.
+pub fn acceptance_of(
+    connection: &Connection,
+    refusal: i64,
+) -> rusqlite::Result<Option<(Sequence, i64)>> {
+    connection
+        .prepare_cached("SELECT sequence, line FROM act WHERE refusal = ?1 AND what = 'accept'")?
+        .query_row([refusal], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()
 }
 
 /// How a day was closed, if it was.
@@ -267,6 +285,8 @@ mod tests {
             r#"{"act":"note","sequence":7,"refusal":3,"text":"x","actor":"ana","atMs":1}"#,
             r#"{"act":"note","sequence":7,"text":"a\nb","actor":"ana","atMs":1}"#,
             r#"{"act":"note","sequence":7,"text":"x","actor":"","atMs":1}"#,
+            r#"{"act":"accept","refusal":3,"text":"x","actor":"ana","atMs":1}"#,
+            r#"{"act":"close","day":"2026-01-01","actor":"ana","atMs":1}"#,
             r#"{"act":"retry","refusal":3,"actor":"ana","atMs":1}"#,
             r#"{"act":"retry","sequence":7,"text":"x","actor":"ana","atMs":1}"#,
             r#"{"act":"void","sequence":7,"actor":"ana","atMs":1}"#,

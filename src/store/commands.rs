@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use tokio::sync::{Notify, oneshot};
 
+use super::acceptance::{Accept, Accepted};
 use super::closing::{Close, Closed};
 use super::deliveries::Tried;
 use super::health::Health;
@@ -106,6 +107,7 @@ pub(super) enum Command {
     Requeue { first: Sequence, last: Sequence, answer: Answer<usize> },
     Note(Box<Note>, Answer<()>),
     Close(Box<Close>, Answer<Closed>),
+    Accept(Box<Accept>, Answer<Accepted>),
 }
 
 pub(super) struct Record {
@@ -258,6 +260,11 @@ impl Store {
     /// Queues a person's wish to close a day's books.
     pub fn close(&self, close: Close) -> Result<Waiting<Closed>, Unavailable> {
         self.send(|answer| Command::Close(Box::new(close), answer))
+    }
+
+    /// Queues a person's wish to accept a kept refusal.
+    pub fn accept(&self, accept: Accept) -> Result<Waiting<Accepted>, Unavailable> {
+        self.send(|answer| Command::Accept(Box::new(accept), answer))
     }
 
     fn send<T>(

@@ -3,6 +3,7 @@
 //! One thread owns the only writing connection ([`writer`]); everybody else reads through
 //! [`reader`]. The store never awaits, and knows neither the wire nor the network.
 
+mod acceptance;
 mod acts;
 mod agree;
 mod collections;
@@ -35,6 +36,7 @@ pub mod writer;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+pub use acceptance::{Accept, Accepted};
 pub use acts::{Act, Deed};
 use agree::AgreeError;
 pub use collections::{Entry, Repeats, Variant};

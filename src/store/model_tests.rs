@@ -21,8 +21,8 @@ use super::reader::{Filter, Reader};
 use super::takings::Takings;
 use super::verify::{Range, verify};
 use super::{
-    Again, OpenErrorKind, Recorded, Refused, Store, Tried, Unavailable, Writing, database_path,
-    tape,
+    Accept, Accepted, Again, Deed, OpenErrorKind, Recorded, Refused, Store, Tried, Unavailable,
+    Writing, database_path, tape,
 };
 use crate::domain::act::{About, Actor, Words};
 use crate::domain::amount::Amount;
@@ -56,6 +56,8 @@ enum Step {
     Note(u8),
     /// A person closes the first day, or one of those behind it.
     Close(u8),
+    /// A person accepts one of the refusals.
+    Accept(u8),
     /// The files as they are at that moment, with this damage, are all that is left.
     Crash(Damage),
     Stop,
@@ -96,6 +98,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::SendAgain),
         2 => any::<u8>().prop_map(Step::Note),
         1 => (0..4_u8).prop_map(Step::Close),
+        1 => (0..6_u8).prop_map(Step::Accept),
         3 => damage.prop_map(Step::Crash),
         1 => Just(Step::Stop),
     ]
@@ -107,7 +110,8 @@ struct Model {
     running: Option<(Store, Writing)>,
     /// Number and centavos of everything that was given a receipt.
     acknowledged: BTreeMap<(u8, u8), (Sequence, i64)>,
-    refused: BTreeMap<u8, i64>,
+    /// The number of each refusal, and the collection that it is once it was accepted.
+    refused: BTreeMap<u8, (i64, Option<Sequence>)>,
     /// How each collection stands with head office: queued, parked or delivered.
     standing: BTreeMap<Sequence, &'static str>,
     /// What people wrote beside each collection.
@@ -146,7 +150,8 @@ impl Model {
             Step::Refuse(kind) => {
                 let answer = self.store().keep(refused(*kind)).expect("a place in the queue");
                 answer.blocking_recv().expect("an answer").expect("a kept refusal");
-                *self.refused.entry(*kind).or_default() += 1;
+                let id = i64::try_from(self.refused.len() + 1).expect("a number");
+                self.refused.entry(*kind).or_insert((id, None));
             }
             Step::Try(which, fate) => self.deliver(*which, *fate),
             Step::SendAgain => {
@@ -158,6 +163,7 @@ impl Model {
             }
             Step::Note(number) => self.note(*number),
             Step::Close(which) => self.close(day(*which)),
+            Step::Accept(kind) => self.accept(*kind),
             Step::Crash(damage) => {
                 let left = copy(self.state_dir.path());
                 stop(self.running.take());
@@ -182,6 +188,40 @@ impl Model {
         let answer = self.store().note(About::Collection(sequence), words, manager());
         answer.expect("a place").blocking_recv().expect("an answer").expect("a note");
         self.notes.entry(sequence).or_default().push(number);
+    }
+
+    fn accept(&mut self, kind: u8) {
+        let Some((id, known)) = self.refused.get(&kind).copied() else { return };
+        let key = (7, kind);
+        let accept = Accept {
+            refusal: id,
+            confirmation: confirmation(key, 5),
+            provenance: refused(kind).provenance,
+            reason: Words::parse("the cash is here").expect("words"),
+            actor: manager(),
+        };
+        let answer = self.store().accept(accept).expect("a place in the queue").blocking_recv();
+        let accepted = answer.expect("an answer").expect("an outcome");
+        if let Some(sequence) = known {
+            assert_eq!(accepted, Accepted::Before(sequence), "{kind}");
+            return;
+        }
+        let number = Sequence::try_from(self.acknowledged.len() + 1).unwrap();
+        assert_eq!(accepted, Accepted::Now(number), "{kind}");
+        self.refused.insert(kind, (id, Some(number)));
+        self.stands(key, number, 5);
+    }
+
+    /// A new collection stands.
+    fn stands(&mut self, key: (u8, u8), number: Sequence, centavos: i64) -> BusinessDate {
+        self.acknowledged.insert(key, (number, centavos));
+        self.standing.insert(number, "queued");
+        let mut open = day(key.0 % 2);
+        while self.closed.contains_key(&open) {
+            open = open.following().expect("a day");
+        }
+        self.books.insert(number, (open, centavos));
+        open
     }
 
     fn close(&mut self, day: BusinessDate) {
@@ -258,14 +298,8 @@ impl Model {
                 assert!(!is_paid || policy == ContractPolicy::Installments, "{key:?}");
                 let number = Sequence::try_from(self.acknowledged.len() + 1).unwrap();
                 assert_eq!(receipt.sequence(), number, "{key:?}: without gaps");
-                self.acknowledged.insert(key, (number, centavos));
-                self.standing.insert(number, "queued");
-                let mut open = day(contract % 2);
-                while self.closed.contains_key(&open) {
-                    open = open.following().expect("a day");
-                }
+                let open = self.stands(key, number, centavos);
                 assert_eq!(receipt.flags().has(Flag::Late), open != day(contract % 2), "{key:?}");
-                self.books.insert(number, (open, centavos));
             }
             (known, recorded) => panic!("{key:?}: {recorded:?}, and the model knows {known:?}"),
         }
@@ -290,7 +324,9 @@ impl Model {
         }
         let reader = Reader::open(state_dir).expect("readable books");
         let refusals = reader.refusals(None, None, 100).expect("refusals");
-        assert_eq!(refusals.len(), self.refused.len());
+        let accepted = refusals.iter().map(|kept| (kept.id, kept.accepted_as));
+        let known: BTreeMap<_, _> = self.refused.values().copied().collect();
+        assert_eq!(accepted.collect::<BTreeMap<_, _>>(), known);
         let listed = reader.collections(&Filter::default(), None, 1000).expect("collections");
         let standing = listed.iter().map(|listed| {
             (listed.entry.sequence, listed.standing.as_str().expect("a live collection"))
@@ -308,8 +344,11 @@ impl Model {
         }
         for sequence in 1..=count {
             let stories = reader.stories(&format!("collection:{sequence}")).expect("a story");
-            let words = stories[0].acts.iter().filter_map(|act| act.deed.words());
-            let notes: Vec<u8> = words.map(|words| words.as_str().parse().unwrap()).collect();
+            let notes = stories[0].acts.iter().filter_map(|act| match &act.deed {
+                Deed::Note(_, words) => Some(words.as_str().parse().expect("a number")),
+                _ => None,
+            });
+            let notes: Vec<u8> = notes.collect();
             let known = self.notes.get(&sequence.cast_signed());
             assert_eq!(notes, known.cloned().unwrap_or_default(), "collection {sequence}");
         }

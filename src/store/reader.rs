@@ -15,10 +15,11 @@ use super::deliveries::{self, Delivery, KeptAttempt};
 use super::refusals::{self, KeptRefusal};
 use super::relays::{self, Branch};
 use super::takings::{self, Days, Measure, Takings};
-use super::{OpenError, outbox, schema};
+use super::{OpenError, agree, outbox, schema};
 use crate::domain::act::About;
 use crate::domain::amount::{Amount, Centavos};
 use crate::domain::collection::UserName;
+use crate::domain::contract::Mode;
 use crate::domain::decision::Sequence;
 use crate::domain::flags::Flag;
 use crate::domain::provenance::KeyId;
@@ -307,6 +308,11 @@ impl Reader {
             collections::by_sequence(&self.connection, sequence).transpose()
         });
         rows.map(|row| self.listed(row?)).collect()
+    }
+
+    /// Whether real money is in the books.
+    pub fn mode(&self) -> Result<Mode, OpenError> {
+        Ok(agree::mode(&self.connection)?)
     }
 
     /// A number that is another one after anybody has changed the books.

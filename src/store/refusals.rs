@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, named_params};
 use super::columns::{optional_text, parsed, peer, text};
 use super::record::FirstRefusal;
 use crate::domain::collection::{BranchName, UserName};
+use crate::domain::decision::Sequence;
 use crate::domain::flags::Flags;
 use crate::domain::provenance::{Digest, Form, KeyId, Provenance};
 use crate::domain::time::AcceptedAt;
@@ -52,11 +53,14 @@ pub struct KeptRefusal {
     pub last_at: AcceptedAt,
     /// How often it came.
     pub count: i64,
+    /// The collection that it is since a person accepted it.
+    pub accepted_as: Option<Sequence>,
 }
 
 /// The columns that [`kept`] reads, in its order.
 pub const COLUMNS: &str = "id, caller, branch, key_id, peer, client_certificate, form, \
-     body_digest, code, description, contract, text, flags, first_at, line, last_at, count";
+     body_digest, code, description, contract, text, flags, first_at, line, last_at, count, \
+     (SELECT sequence FROM act WHERE act.refusal = refusal.id AND what = 'accept')";
 
 /// Keeps a refusal, or counts it when it is one that is already kept or one too many of its day.
 /// Gives what is to stand on the tape in this line.
@@ -191,6 +195,7 @@ pub fn kept(row: &Row<'_>) -> rusqlite::Result<KeptRefusal> {
         first_at: parsed(row, 13, AcceptedAt::from_unix_ms)?,
         last_at: parsed(row, 15, AcceptedAt::from_unix_ms)?,
         count: row.get(16)?,
+        accepted_as: row.get(17)?,
     })
 }
 

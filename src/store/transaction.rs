@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
+use super::acceptance::{Accept, Accepted, own_receipt};
 use super::acts::{self, Act, Deed};
 use super::closing::{self, Close, Closed, Closing};
 use super::collections::{self, Entry};
@@ -17,12 +18,13 @@ use super::tape::{Told, What};
 use super::{deliveries, outbox, record, refusals, self_tests};
 use crate::domain::act::Actor;
 use crate::domain::closing::ClosedDays;
+use crate::domain::collection::UserName;
 use crate::domain::contract::Mode;
-use crate::domain::decision::{ConflictField, Decision, First, Sequence, decide};
+use crate::domain::decision::{ConflictField, Decision, First, Rule, Sequence, decide};
 use crate::domain::delivery::{Epoch, Holdings};
 use crate::domain::flags::Flags;
 use crate::domain::provenance::{Confirmation, Provenance};
-use crate::domain::time::AcceptedAt;
+use crate::domain::time::{AcceptedAt, BusinessDate};
 
 /// So many parked collections are sent again by one command: each takes a line of the tape, and
 /// others wait meanwhile.
@@ -40,6 +42,8 @@ pub enum Outcome {
     /// An act, which stands on the tape in this line.
     Done(i64),
     Closed(Box<Closed>),
+    /// An accepted refusal, and the line that tells of it.
+    Accepted(Accepted, i64),
     NotWritable,
     Unknown,
 }
@@ -93,7 +97,11 @@ impl<'a> Batch<'a> {
     pub fn carry_out(&mut self, command: &Command) -> rusqlite::Result<Outcome> {
         match command {
             Command::Record(record, _) => self.record(record),
-            Command::Refuse(..) | Command::Note(..) | Command::Close(..) | Command::TryOut(..)
+            Command::Refuse(..)
+            | Command::Note(..)
+            | Command::Close(..)
+            | Command::Accept(..)
+            | Command::TryOut(..)
                 if !self.can_write =>
             {
                 Ok(Outcome::NotWritable)
@@ -121,6 +129,7 @@ impl<'a> Batch<'a> {
             Command::Close(close, _) => {
                 self.close(close).map(|closed| Outcome::Closed(Box::new(closed)))
             }
+            Command::Accept(accept, _) => self.accept(accept),
             Command::Requeue { first, last, .. } => {
                 self.queued_again(*first);
                 outbox::requeue(self.connection, *first, *last).map(Outcome::Queued)
@@ -150,19 +159,9 @@ impl<'a> Batch<'a> {
         Ok(match decide(collection, confirmation.flags, self.now, *rule, history, &self.closed) {
             Decision::Record { .. } if !self.can_write => Outcome::NotWritable,
             Decision::Record { flags, business_date } => {
-                let entry = Entry {
-                    sequence: self.sequence,
-                    confirmation: Confirmation { flags, ..confirmation.clone() },
-                    provenance: provenance.clone(),
-                    accepted_at: self.now,
-                    business_date,
-                };
-                let canonical = record::of_entry(&entry);
-                insert_entry(self.connection, self.mode, &entry, &canonical, self.line)?;
-                self.heard.extend(Heard::of(provenance, Some((collection.amount, flags))));
-                self.tell(What::Collection, canonical);
-                self.sequence += 1;
-                Outcome::New(entry.sequence, flags)
+                let confirmation = Confirmation { flags, ..confirmation.clone() };
+                let sequence = self.write(confirmation, provenance.clone(), business_date)?;
+                Outcome::New(sequence, flags)
             }
             Decision::Repeat { sequence, variant } => {
                 self.heard.extend(Heard::of(provenance, None));
@@ -175,6 +174,63 @@ impl<'a> Batch<'a> {
             Decision::Conflict { field, first } => Outcome::Conflict(field, first),
             Decision::AlreadyPaid { flags } => Outcome::AlreadyPaid(flags),
         })
+    }
+
+    /// Writes a new collection into the books. Gives its number.
+    fn write(
+        &mut self,
+        confirmation: Confirmation,
+        provenance: Provenance,
+        business_date: BusinessDate,
+    ) -> rusqlite::Result<Sequence> {
+        let sequence = self.sequence;
+        let new = Some((confirmation.collection.amount, confirmation.flags));
+        self.heard.extend(Heard::of(&provenance, new));
+        let entry =
+            Entry { sequence, confirmation, provenance, accepted_at: self.now, business_date };
+        let canonical = record::of_entry(&entry);
+        insert_entry(self.connection, self.mode, &entry, &canonical, self.line)?;
+        self.tell(What::Collection, canonical);
+        self.sequence += 1;
+        Ok(sequence)
+    }
+
+    fn accept(&mut self, accept: &Accept) -> rusqlite::Result<Outcome> {
+        let Accept { refusal, confirmation, provenance, reason, actor } = accept;
+        if let Some((sequence, line)) = acts::acceptance_of(self.connection, *refusal)? {
+            return Ok(Outcome::Accepted(Accepted::Before(sequence), line));
+        }
+        let mut confirmation = confirmation.clone();
+        let mut decision = self.decide_accepted(&confirmation, &provenance.caller)?;
+        if let Decision::Conflict { .. } = decision {
+            // Its receipt stands for something else, so it gets one of its own.
+            confirmation.collection.receipt = own_receipt(&confirmation.collection);
+            decision = self.decide_accepted(&confirmation, &provenance.caller)?;
+        }
+        let accepted = match decision {
+            Decision::Record { flags, business_date } => {
+                confirmation.flags = flags;
+                Accepted::Now(self.write(confirmation, provenance.clone(), business_date)?)
+            }
+            Decision::Repeat { sequence, .. } => Accepted::Stands(sequence),
+            // Two receipts of one's own that are the same, for different cash: not in this world.
+            Decision::Conflict { .. } | Decision::AlreadyPaid { .. } => {
+                return Ok(Outcome::Unknown);
+            }
+        };
+        let deed = Deed::Accept(*refusal, accepted.sequence(), reason.clone());
+        let line = self.act(deed, actor)?;
+        Ok(Outcome::Accepted(accepted, line))
+    }
+
+    fn decide_accepted(
+        &self,
+        confirmation: &Confirmation,
+        caller: &UserName,
+    ) -> rusqlite::Result<Decision> {
+        let Confirmation { collection, flags, .. } = confirmation;
+        let history = collections::history(self.connection, collection, caller, self.now)?;
+        Ok(decide(collection, *flags, self.now, Rule::Accepted, history, &self.closed))
     }
 
     fn note_tries(&mut self, Tries { tries, held }: &Tries) -> rusqlite::Result<Outcome> {
@@ -310,6 +366,14 @@ impl Command {
             Command::Note(_, answer) => {
                 let _ = answer.send(match outcome {
                     Outcome::Done(line) if line <= standing.taped_line => Ok(()),
+                    outcome => Err(outcome.unavailable()),
+                });
+            }
+            Command::Accept(_, answer) => {
+                let _ = answer.send(match outcome {
+                    Outcome::Accepted(accepted, line) if line <= standing.taped_line => {
+                        Ok(accepted)
+                    }
                     outcome => Err(outcome.unavailable()),
                 });
             }

@@ -529,3 +529,132 @@ fn a_collection_that_stands_in_a_day_behind_its_close_is_named() {
     let named = |text: &String| text.contains("what was done by line");
     assert!(verified.differences.iter().any(named), "{verified:?}");
 }
+
+/// What accepting a refusal says.
+fn accepted(site: &Site, refusal: &str) -> String {
+    let arguments = ["refusals", "accept", refusal, "--reason", "the cash is in the drawer"];
+    let (code, printed, errors) = by("ana", site, &arguments);
+    assert_eq!(code, Some(0), "{refusal}: {errors}");
+    printed
+}
+
+#[test]
+fn an_accepted_refusal_is_a_collection_of_its_own_and_goes_to_head_office_once() {
+    let upstream = Upstream::start(|_| Reply::code(1000));
+    let mut branch = Branch::of_upstream(&upstream).started();
+    let first = taken(1, "100.00", &day(0), "10");
+    let paid = first.clone().with("receiptNumber", "other receipt").raw("amount", "0.07");
+    let conflict = first.clone().raw("amount", "250.10");
+    let restamped = conflict.clone().with("collectedTime", format!("{} 10:00:00", day(1)));
+    for (confirmation, code) in
+        [(&first, "1000"), (&paid, "-1026"), (&conflict, "2005"), (&restamped, "2005")]
+    {
+        assert_eq!(branch.daemon().code(confirmation), code);
+    }
+    let site = &branch.site;
+    assert_eq!(accepted(site, "1"), "refusal:1 is collection:2 now\n");
+    assert_eq!(accepted(site, "refusal:2"), "refusal:2 is collection:3 now\n");
+    let once_more = "refusal:3 stood already as collection:3, and is marked so\n";
+    assert_eq!(accepted(site, "3"), once_more, "the same cash, refused twice");
+    for (refusal, collection) in [("1", 2), ("2", 3), ("3", 3)] {
+        let said = format!("refusal:{refusal} was accepted before as collection:{collection}\n");
+        assert_eq!(accepted(site, refusal), said);
+    }
+    // What was accepted stands, and what it contradicted stands as it did.
+    assert_eq!(branch.daemon().code(&paid), "-1015");
+    assert_eq!(branch.daemon().code(&conflict), "2005");
+    assert_eq!(branch.daemon().code(&first), "-1015");
+
+    branch.await_empty_outbox();
+    let got = upstream.await_requests(3);
+    let mut sent: Vec<_> =
+        got.iter().map(|got| (got.field("receiptNumber"), got.field("amount"))).collect();
+    sent.sort();
+    let own = sent[1].0.clone();
+    assert!(own.starts_with("R-00000001~") && own.len() == 27, "{own}");
+    let of = |receipt: &str, amount: &str| (receipt.to_owned(), amount.to_owned());
+    let wanted = [of("R-00000001", "100.00"), of(&own, "250.10"), of("other receipt", "0.07")];
+    assert_eq!(sent, wanted);
+
+    branch.kill();
+    let killed = State::of(&branch.site);
+    for (case, state) in [
+        ("killed", killed.clone()),
+        ("without WAL", killed.clone().without(&[WAL])),
+        ("without database", killed.clone().without(&[DATABASE, WAL, SHM])),
+    ] {
+        let site = state.site();
+        let daemon = site.start();
+        let rows = site.all();
+        let told = rows.iter().map(|row| (row["receipt"].as_str().unwrap(), flags(row).join(",")));
+        let wanted = [(&*own, "accepted"), ("other receipt", "accepted"), ("R-00000001", "")];
+        assert_eq!(told.collect::<Vec<_>>(), wanted.map(|(a, b)| (a, b.to_owned())), "{case}");
+        let accepted_as: Vec<i64> =
+            site.refusals().iter().map(|row| row["accepted_as"].as_i64().unwrap()).collect();
+        assert_eq!(accepted_as, [3, 3, 2], "{case}");
+        assert_eq!(accepted(&site, "2"), "refusal:2 was accepted before as collection:3\n");
+        assert_eq!(daemon.code(&paid), "-1015", "{case}");
+        let (_, told, _) = by("ana", &site, &["show", "collection:2"]);
+        let words = "refusal:1 accepted as collection:2 by ana at ";
+        assert!(told.contains(words) && told.contains(": the cash is in the drawer"), "{told}");
+        daemon.stop();
+        assert_eq!(site.verify().code, Some(0), "{case}");
+    }
+}
+
+#[test]
+fn what_was_confirmed_after_its_refusal_is_not_accepted_a_second_time() {
+    let setup = Setup::live();
+    let site = Setup { prefixes: &["SKY98"], ..setup.clone() }.prepare();
+    let daemon = site.start();
+    let confirmation = taken(1, "100.00", &day(0), "10");
+    assert_eq!(daemon.code(&confirmation), "2006");
+    daemon.stop();
+    site.configure(&setup);
+    let daemon = site.start();
+    assert_eq!(daemon.code(&confirmation), "1000");
+    let said = accepted(&site, "1");
+    assert_eq!(said, "refusal:1 stood already as collection:1, and is marked so\n");
+    assert_eq!((site.all().len(), flags(&site.all()[0])), (1, vec![]));
+    daemon.stop();
+    assert_eq!(site.verify().code, Some(0));
+}
+
+#[test]
+fn an_accepted_refusal_of_a_closed_day_is_late_and_one_of_an_unknown_prefix_is_taken() {
+    let site = Setup { prefixes: &["SKY98"], ..Setup::live() }.prepare();
+    let daemon = site.start();
+    let confirmation = taken(1, "100.00", &day(0), "10");
+    assert_eq!(daemon.code(&confirmation), "2006");
+    closed("ana", &site, &[&day(0)]);
+    assert_eq!(accepted(&site, "1"), "refusal:1 is collection:1 now\n");
+    let flags = vec!["late".to_owned(), "accepted".to_owned()];
+    assert_eq!(stands(&site, &confirmation), (day(1), flags));
+    daemon.stop();
+    assert_eq!(site.verify().code, Some(0));
+}
+
+#[test]
+fn what_cannot_be_accepted_leaves_nothing_and_it_is_said_why() {
+    let site = Setup::live().prepare();
+    let daemon = site.start();
+    assert_eq!(daemon.code(&Confirmation::fresh().with("amount", "1.001")), "2003");
+    assert_eq!(daemon.code(&Confirmation::fresh().without("receiptNumber")), "2002");
+    for (arguments, code, why) in [
+        (&["1", "--reason", "x"] as &[&str], 65, "no whole confirmation: amount: expected"),
+        (&["2", "--reason", "x"], 65, "no whole confirmation: missing: receiptNumber"),
+        (&["3", "--reason", "x"], 5, "no kept refusal has the number 3"),
+        (&["1", "--reason", ""], 65, "the reason: expected 1 to 500"),
+        (&["1"], 2, "--reason"),
+        (&["collection:1", "--reason", "x"], 2, "the number of a refusal"),
+    ] {
+        let arguments = [&["refusals", "accept"], arguments].concat();
+        let (exit, printed, errors) = by("ana", &site, &arguments);
+        assert_eq!((exit, &*printed), (Some(code), ""), "{arguments:?}: {errors}");
+        assert!(errors.contains(why), "{arguments:?}: {errors}");
+    }
+    daemon.stop();
+    let arguments = ["refusals", "accept", "1", "--reason", "x"];
+    assert_eq!(by("ana", &site, &arguments).0, Some(3));
+    assert_eq!((site.all(), acts_on_tape(&site)), (vec![], vec![]));
+}

@@ -1,11 +1,11 @@
-//! `tilld note`: what a person does about what stands in the books. The daemon does it, on the tape
-//! with who and when; here it is only asked for.
+//! `tilld note` and `tilld refusals accept`: what a person does about what stands in the books. The
+//! daemon does it, on the tape with who and when; here it is only asked for.
 
 use std::io::{self, Write as _};
 
 use crate::config::Config;
 use crate::domain::act::Words;
-use crate::operator::control::{self, Reply, Request};
+use crate::operator::control::{self, Reply, Request, Since};
 use crate::operator::{Exit, Failure};
 
 /// `tilld note`
@@ -16,6 +16,24 @@ pub fn note(config: &Config, reference: &str, text: &[String]) -> Result<(), Fai
     let reply = control::ask(&config.operator.socket, &request)?;
     let Reply::Noted { about } = reply else { return Err(control::unexpected()) };
     Ok(writeln!(io::stdout(), "noted beside {about}")?)
+}
+
+/// `tilld refusals accept`
+pub fn accept(config: &Config, refusal: i64, reason: &str) -> Result<(), Failure> {
+    let reason = words("reason", reason)?;
+    let request = Request::Accept { refusal, reason, actor: control::claimed_actor() };
+    let reply = control::ask(&config.operator.socket, &request)?;
+    let Reply::Accepted { sequence, since } = reply else { return Err(control::unexpected()) };
+    let line = match since {
+        Since::Now => format!("refusal:{refusal} is collection:{sequence} now"),
+        Since::Confirmed => {
+            format!("refusal:{refusal} stood already as collection:{sequence}, and is marked so")
+        }
+        Since::Accepted => {
+            format!("refusal:{refusal} was accepted before as collection:{sequence}")
+        }
+    };
+    Ok(writeln!(io::stdout(), "{line}")?)
 }
 
 /// What a person wrote, if it can stand on the tape.

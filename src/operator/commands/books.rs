@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::domain::act::{About, Words};
 use crate::domain::collection::{BranchName, Collection};
 use crate::domain::flags::Flag;
-use crate::operator::cli::{ListArgs, Output};
+use crate::operator::cli::{ListArgs, Output, RefusalsArgs};
 use crate::operator::output::{
     Column, Member, Printer, Row, document, note, number, plain, row_of, shown, text, told, visible,
 };
@@ -33,6 +33,7 @@ const REFUSAL_COLUMNS: &[Column] = &[
     text("last_at", "LAST"),
     number("count", "TIMES"),
     number("code", "CODE"),
+    number("accepted_as", "ACCEPTED AS"),
     text("description", "WHY"),
     text("caller", "CALLER"),
     text("text", "WHAT IT SAID"),
@@ -60,17 +61,13 @@ pub fn list(config: &Config, args: &ListArgs) -> Result<(), Failure> {
 }
 
 /// `tilld refusals`
-pub fn refusals(
-    config: &Config,
-    contract: Option<&str>,
-    limit: usize,
-    output: Output,
-) -> Result<(), Failure> {
+pub fn refusals(config: &Config, args: &RefusalsArgs) -> Result<(), Failure> {
+    let RefusalsArgs { contract, limit, output, .. } = args;
     let reader = Reader::open(&config.state_dir)?;
     let out = BufWriter::new(io::stdout().lock());
-    let printer = Printer::new(out, output, "refusals", REFUSAL_COLUMNS);
-    let count = print_pages(printer, REFUSAL, limit, |last, left| {
-        reader.refusals(contract, last.map(|kept: &KeptRefusal| kept.id), left)
+    let printer = Printer::new(out, *output, "refusals", REFUSAL_COLUMNS);
+    let count = print_pages(printer, REFUSAL, *limit, |last, left| {
+        reader.refusals(contract.as_deref(), last.map(|kept: &KeptRefusal| kept.id), left)
     })?;
     if count == 0 && matches!(output, Output::Table) {
         note("nothing was refused");
@@ -247,6 +244,9 @@ fn tell_acts(out: &mut impl Write, acts: &[Act]) -> io::Result<()> {
             Deed::Retry(_) => "sent again",
             Deed::Note(..) => "note",
             Deed::Close(..) => "day closed",
+            Deed::Accept(refusal, sequence, _) => {
+                &format!("refusal:{refusal} accepted as collection:{sequence}")
+            }
         };
         let words = act.deed.words().map(|words| format!(": {}", visible(words.as_str())));
         writeln!(
@@ -382,5 +382,6 @@ const REFUSAL: &[Member<KeptRefusal>] = &[
     ("key_id", |kept| kept.refused.provenance.key_id.to_string().into()),
     ("peer", |kept| kept.refused.provenance.peer.to_string().into()),
     ("text", |kept| kept.refused.text.as_str().into()),
+    ("accepted_as", |kept| kept.accepted_as.into()),
     ("body_sha256", |kept| kept.refused.provenance.body_digest.to_string().into()),
 ];

@@ -19,7 +19,7 @@ mod takings;
 mod witnesses;
 
 use super::Failure;
-use super::cli::{BackupCommand, CertCommand, Command, ConfigCommand};
+use super::cli::{BackupCommand, CertCommand, Command, ConfigCommand, RefusalsCommand};
 use crate::config::Config;
 use crate::store::takings::Days;
 use crate::store::verify::Range;
@@ -36,9 +36,12 @@ pub fn run(command: &Command, config: &Config) -> Option<Result<(), Failure>> {
         Command::Sync(command) => sync::sync(config, command),
         Command::Branches { output } => sync::branches(config, *output),
         Command::List(args) => books::list(config, args),
-        Command::Refusals { contract, limit, output } => {
-            books::refusals(config, contract.as_deref(), *limit, *output)
-        }
+        Command::Refusals(args) => match &args.command {
+            Some(RefusalsCommand::Accept { refusal, reason }) => {
+                acts::accept(config, *refusal, reason)
+            }
+            None => books::refusals(config, args),
+        },
         Command::Takings(args) => takings::takings(config, args),
         Command::Export(args) => export::export(config, args),
         Command::Reconcile(args) => reconcile::reconcile(config, args),

@@ -434,3 +434,23 @@ proptest! {
         use_all_of(&damaged);
     }
 }
+
+#[test]
+fn a_kept_text_gives_the_confirmation_that_it_was_made_of_or_what_it_lacks() {
+    for changes in [&[] as &[(&str, &str)], &[("extra", r#"{"a":[1]}"#)], &[("amount", "3900")]] {
+        let body = body(changes);
+        let request = Request::parse(body.as_bytes()).unwrap();
+        let kept = kept_confirmation(&request.kept_text(), &LIVE);
+        assert_eq!(kept, request.confirmation(&LIVE), "{body}");
+    }
+    for (changes, code) in [
+        (&[("amount", "\"\"")] as &[(&str, &str)], RefusalCode::Missing),
+        (&[("amount", "1.001")], RefusalCode::WrongValue),
+        (&[("action", r#""collectionInquiry""#)], RefusalCode::ActionNotSupported),
+    ] {
+        let body = body(changes);
+        let kept = Request::parse(body.as_bytes()).unwrap().kept_text();
+        assert_eq!(kept_confirmation(&kept, &LIVE).unwrap_err().code, code, "{body}");
+    }
+    assert_eq!(kept_confirmation("{}", &LIVE).unwrap_err().code, RefusalCode::Missing);
+}
