@@ -22,7 +22,7 @@ use super::stopped;
 use super::till::Till;
 use crate::domain::Invalid;
 use crate::domain::act::{About, Actor, Words};
-use crate::domain::contract::Mode;
+use crate::domain::contract::{ContractNumber, Mode};
 use crate::domain::decision::Sequence;
 use crate::domain::provenance::{Confirmation, Provenance};
 use crate::operator::control::{REQUEST_BYTES_MAX, Reply, Request, Since, Which, line_of};
@@ -32,7 +32,7 @@ use crate::relay;
 use crate::skypay::answer::Answer;
 use crate::skypay::request::{Terms, kept_confirmation};
 use crate::store::reader::Reader;
-use crate::store::{Accept, Accepted, Again, Store, Unavailable, Waiting};
+use crate::store::{Accept, Accepted, Again, Reopened, Store, Unavailable, Waiting};
 use crate::system::clock;
 
 /// People and their scripts, each with one question.
@@ -184,6 +184,9 @@ impl Control {
             Request::Accept { refusal, reason, actor } => {
                 return self.accept(refusal, &reason, &actor).await;
             }
+            Request::Reopen { contract, reason, actor } => {
+                return self.reopen(&contract, &reason, &actor).await;
+            }
             Request::Reload => {
                 let summary = self.in_force.reload().await?;
                 return Ok(Reply::Reloaded { summary });
@@ -294,6 +297,19 @@ impl Control {
             Accepted::Before(sequence) => (sequence, Since::Accepted),
         };
         Ok(Reply::Accepted { sequence, since })
+    }
+
+    async fn reopen(&self, contract: &str, reason: &str, actor: &str) -> Result<Reply, Failure> {
+        let (reason, actor) = (in_form(Words::parse(reason))?, in_form(Actor::parse(actor))?);
+        let number = in_form(ContractNumber::parse(contract, Mode::Sandbox))?;
+        match done(self.store.reopen(number, reason, actor)).await? {
+            Reopened::Now => Ok(Reply::Reopened { was_open: false }),
+            Reopened::Before => Ok(Reply::Reopened { was_open: true }),
+            Reopened::Unknown => {
+                let message = format!("nothing was ever collected for {contract}, so it is open");
+                Err(Failure::new(Exit::NotFound, message))
+            }
+        }
     }
 
     /// Looks into the books where that holds up nobody.

@@ -104,6 +104,9 @@ pub enum Command {
         #[arg(value_name = "TEXT", required = true)]
         text: Vec<String>,
     },
+    /// Contracts
+    #[command(subcommand)]
+    Contract(ContractCommand),
     /// Close a day's books: what comes later for it goes to the next open day
     Close {
         /// The business date, as yyyy-MM-dd; today's, too, but none to come
@@ -331,6 +334,19 @@ fn refusal_number(text: &str) -> Result<i64, Invalid> {
         Some(About::Refusal(number)) => Ok(number),
         _ => Err(Invalid { expected: "the number of a refusal such as 7 or refusal:7" }),
     }
+}
+
+/// What can be done about a contract.
+#[derive(Debug, Subcommand)]
+pub enum ContractCommand {
+    /// Let a paid contract be paid once more; it stands on the tape under your name
+    Reopen {
+        /// The contract number
+        number: String,
+        /// Why: 1 to 500 characters
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
 }
 
 /// Which takings, and how they are told.

@@ -76,6 +76,15 @@ pub enum Request {
         /// Who wishes it.
         actor: String,
     },
+    /// Let a paid contract be paid once more.
+    Reopen {
+        /// Which.
+        contract: String,
+        /// Why.
+        reason: String,
+        /// Who wishes it.
+        actor: String,
+    },
     /// Take the configuration as it is on the disk now.
     Reload,
     /// The same with a self-signed certificate that is made for it.
@@ -137,6 +146,11 @@ pub enum Reply {
         /// Since when.
         since: Since,
     },
+    /// The contract may be paid once more.
+    Reopened {
+        /// Whether it was reopened before.
+        was_open: bool,
+    },
     /// The configuration is taken.
     Reloaded {
         /// What is in force now, in a line.
@@ -174,7 +188,8 @@ impl Request {
         if let Request::Retry { actor, .. }
         | Request::Note { actor, .. }
         | Request::Close { actor, .. }
-        | Request::Accept { actor, .. } = &request
+        | Request::Accept { actor, .. }
+        | Request::Reopen { actor, .. } = &request
         {
             Actor::parse(actor).map_err(|error| invalid(&error))?;
         }
@@ -297,6 +312,11 @@ mod tests {
                 reason: "cash is here".to_owned(),
                 actor: "ana".to_owned(),
             },
+            Request::Reopen {
+                contract: "SKY0112345678".to_owned(),
+                reason: "paid back".to_owned(),
+                actor: "ana".to_owned(),
+            },
             Request::Reload,
             Request::RenewCertificate,
         ] {
@@ -312,6 +332,7 @@ mod tests {
             Reply::SentAgain { count: 3 },
             Reply::Tested { connecting_us: 900, answering_us: 1200 },
             Reply::Noted { about: "refusal:7".to_owned() },
+            Reply::Reopened { was_open: true },
             Reply::Accepted { sequence: 9, since: Since::Confirmed },
             Reply::Reloaded { summary: "1 caller".to_owned() },
             failure.into(),
@@ -338,6 +359,7 @@ mod tests {
             r#"{"do":"retry","which":"all-parked","actor":""}"#,
             "{\"do\":\"retry\",\"which\":\"all-parked\",\"actor\":\"a\\u001bb\"}",
             r#"{"do":"close","day":"2026-11-22","with_undelivered":false,"actor":""}"#,
+            r#"{"do":"reopen","contract":"SKY0112345678","reason":"x","actor":""}"#,
             r#"{"do":"accept","refusal":7,"reason":"x","actor":""}"#,
             r#"{"do":"note","reference":"17","text":"x","actor":""}"#,
             &format!(r#"{{"do":"retry","which":"all-parked","actor":"{too_long}"}}"#),

@@ -14,6 +14,7 @@ use super::{collections, outbox, record, refusals};
 use crate::domain::Invalid;
 use crate::domain::act::{About, Actor, Words};
 use crate::domain::closing::ClosedDays;
+use crate::domain::contract::{ContractNumber, Mode};
 use crate::domain::decision::Sequence;
 use crate::domain::time::{AcceptedAt, BusinessDate};
 
@@ -39,6 +40,8 @@ pub enum Deed {
     Close(BusinessDate, Figures),
     /// Accept a refusal, which is this collection, and why.
     Accept(i64, Sequence, Words),
+    /// Let a paid contract be paid once more, and why.
+    Reopen(ContractNumber, Words),
 }
 
 impl Deed {
@@ -49,6 +52,7 @@ impl Deed {
             Deed::Note(..) => "note",
             Deed::Close(..) => "close",
             Deed::Accept(..) => "accept",
+            Deed::Reopen(..) => "reopen",
         }
     }
 
@@ -59,7 +63,7 @@ impl Deed {
                 (Some(*sequence), None)
             }
             Deed::Note(About::Refusal(id), _) => (None, Some(*id)),
-            Deed::Close(..) => (None, None),
+            Deed::Close(..) | Deed::Reopen(..) => (None, None),
             Deed::Accept(id, sequence, _) => (Some(*sequence), Some(*id)),
         }
     }
@@ -68,7 +72,9 @@ impl Deed {
     pub fn words(&self) -> Option<&Words> {
         match self {
             Deed::Retry(_) | Deed::Close(..) => None,
-            Deed::Note(_, words) | Deed::Accept(_, _, words) => Some(words),
+            Deed::Note(_, words) | Deed::Accept(_, _, words) | Deed::Reopen(_, words) => {
+                Some(words)
+            }
         }
     }
 }
@@ -82,6 +88,8 @@ pub struct Written<'a> {
     sequence: Option<Sequence>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     refusal: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    contract: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     day: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,12 +106,17 @@ impl<'a> Written<'a> {
         let (sequence, refusal) = act.deed.subjects();
         let (day, figures) = match &act.deed {
             Deed::Close(day, figures) => (Some(day.to_string().into()), Some(figures.into())),
-            Deed::Retry(_) | Deed::Note(..) | Deed::Accept(..) => (None, None),
+            _ => (None, None),
+        };
+        let contract = match &act.deed {
+            Deed::Reopen(contract, _) => Some(contract.as_str().into()),
+            _ => None,
         };
         Written {
             act: act.deed.word().into(),
             sequence,
             refusal,
+            contract,
             day,
             figures,
             text: act.deed.words().map(|words| words.as_str().into()),
@@ -116,16 +129,27 @@ impl<'a> Written<'a> {
     pub fn act(&self) -> Result<Act, Invalid> {
         let day = self.day.as_deref().map(BusinessDate::parse).transpose()?;
         let words = self.text.as_deref().map(Words::parse).transpose()?;
-        let subjects = (self.sequence, self.refusal);
+        // As everywhere in the books: which contracts are taken is decided at the rim.
+        let contract = self.contract.as_deref();
+        let contract =
+            contract.map(|text| ContractNumber::parse(text, Mode::Sandbox)).transpose()?;
+        let subjects = (self.sequence, self.refusal, contract);
         let deed = match (&*self.act, subjects, day.zip(self.figures.as_ref()), words) {
-            ("retry", (Some(sequence), None), None, None) => Deed::Retry(sequence),
-            ("note", (Some(sequence), None), None, Some(words)) => {
+            ("retry", (Some(sequence), None, None), None, None) => Deed::Retry(sequence),
+            ("note", (Some(sequence), None, None), None, Some(words)) => {
                 Deed::Note(About::Collection(sequence), words)
             }
-            ("note", (None, Some(id)), None, Some(words)) => Deed::Note(About::Refusal(id), words),
-            ("close", (None, None), Some((day, figures)), None) => Deed::Close(day, figures.into()),
-            ("accept", (Some(sequence), Some(id)), None, Some(words)) => {
+            ("note", (None, Some(id), None), None, Some(words)) => {
+                Deed::Note(About::Refusal(id), words)
+            }
+            ("close", (None, None, None), Some((day, figures)), None) => {
+                Deed::Close(day, figures.into())
+            }
+            ("accept", (Some(sequence), Some(id), None), None, Some(words)) => {
                 Deed::Accept(id, sequence, words)
+            }
+            ("reopen", (None, None, Some(contract)), None, Some(words)) => {
+                Deed::Reopen(contract, words)
             }
             _ => {
                 return Err(Invalid {
@@ -139,7 +163,7 @@ impl<'a> Written<'a> {
 }
 
 /// The columns that [`act`] reads, in its order.
-const COLUMNS: &str = "what, sequence, refusal, day, figures, text, actor, at, line";
+const COLUMNS: &str = "what, sequence, refusal, contract, day, figures, text, actor, at, line";
 
 /// Writes down what a person did, which stands on the tape in this line.
 pub fn carry_out(connection: &Connection, act: &Act, line: i64) -> rusqlite::Result<()> {
@@ -149,19 +173,22 @@ pub fn carry_out(connection: &Connection, act: &Act, line: i64) -> rusqlite::Res
                 outbox::insert(connection, *sequence, amount)?;
             }
         }
-        Deed::Note(..) | Deed::Close(..) | Deed::Accept(..) => {}
+        Deed::Note(..) | Deed::Close(..) | Deed::Accept(..) | Deed::Reopen(..) => {}
     }
     let written = Written::of(act);
     connection
         .prepare_cached(
-            "INSERT INTO act (line, what, sequence, refusal, day, figures, text, actor, at)
-             VALUES (:line, :what, :sequence, :refusal, :day, :figures, :text, :actor, :at)",
+            "INSERT INTO act
+                 (line, what, sequence, refusal, contract, day, figures, text, actor, at)
+             VALUES (:line, :what, :sequence, :refusal, :contract, :day, :figures, :text, :actor,
+                 :at)",
         )?
         .execute(named_params! {
             ":line": line,
             ":what": written.act,
             ":sequence": written.sequence,
             ":refusal": written.refusal,
+            ":contract": written.contract,
             ":day": written.day,
             ":figures": written.figures.as_ref().map(record::of_figures),
             ":text": written.text,
@@ -195,14 +222,17 @@ pub fn act_in(connection: &Connection, line: i64) -> rusqlite::Result<Option<Act
         .optional()
 }
 
-/// What was done about a collection or a refusal, oldest first.
+/// What was done about a collection and its contract, or about a refusal, oldest first.
 pub fn acts_about(connection: &Connection, about: About) -> rusqlite::Result<Vec<Act>> {
-    let (column, number) = match about {
-        About::Collection(sequence) => ("sequence", sequence),
-        About::Refusal(id) => ("refusal", id),
+    let (is_about, number) = match about {
+        About::Collection(sequence) => (
+            "sequence = ?1 OR contract = (SELECT contract FROM collection WHERE sequence = ?1)",
+            sequence,
+        ),
+        About::Refusal(id) => ("refusal = ?1", id),
     };
     connection
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM act WHERE {column} = ?1 ORDER BY line"))?
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM act WHERE {is_about} ORDER BY line"))?
         .query_map([number], act)?
         .collect()
 }
@@ -218,11 +248,28 @@ pub fn acceptance_of(
         .optional()
 }
 
+/// The line of the act that reopened a contract, when nothing was collected for it since.
+pub fn reopened(
+    connection: &Connection,
+    contract: &ContractNumber,
+) -> rusqlite::Result<Option<i64>> {
+    let last: Option<i64> = connection
+        .prepare_cached("SELECT max(line) FROM act WHERE contract = ?1")?
+        .query_row([contract.as_str()], |row| row.get(0))?;
+    let Some(line) = last else { return Ok(None) };
+    let is_paid_again: bool = connection
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM collection WHERE contract = ?1 AND line > ?2)",
+        )?
+        .query_row((contract.as_str(), line), |row| row.get(0))?;
+    Ok((!is_paid_again).then_some(line))
+}
+
 /// How a day was closed, if it was.
 pub fn closing_of(connection: &Connection, day: BusinessDate) -> rusqlite::Result<Option<Closing>> {
     connection
         .prepare_cached(&format!("SELECT {COLUMNS} FROM act WHERE day = ?1"))?
-        .query_row([day.to_string()], |row| Ok(Closing::of(act(row)?, row.get(8)?)))
+        .query_row([day.to_string()], |row| Ok(Closing::of(act(row)?, row.get(9)?)))
         .optional()
         .map(Option::flatten)
 }
@@ -240,11 +287,12 @@ fn act(row: &Row<'_>) -> rusqlite::Result<Act> {
         act: row.get::<_, String>(0)?.into(),
         sequence: row.get(1)?,
         refusal: row.get(2)?,
-        day: row.get::<_, Option<String>>(3)?.map(Cow::from),
-        figures: optional_text(row, 4, record::figures)?,
-        text: row.get::<_, Option<String>>(5)?.map(Cow::from),
-        actor: row.get::<_, String>(6)?.into(),
-        at_ms: row.get(7)?,
+        contract: row.get::<_, Option<String>>(3)?.map(Cow::from),
+        day: row.get::<_, Option<String>>(4)?.map(Cow::from),
+        figures: optional_text(row, 5, record::figures)?,
+        text: row.get::<_, Option<String>>(6)?.map(Cow::from),
+        actor: row.get::<_, String>(7)?.into(),
+        at_ms: row.get(8)?,
     };
     written.act().map_err(|invalid| unreadable(0, invalid))
 }
@@ -262,11 +310,20 @@ mod tests {
     #[test]
     fn an_act_has_one_text_on_the_tape_and_is_read_back_from_it() {
         let words = Words::parse("a \"b\"").unwrap();
+        let contract = ContractNumber::parse("SKY0112345678", Mode::Live).unwrap();
         for (deed, members) in [
             (Deed::Retry(7), r#""act":"retry","sequence":7"#),
             (
                 Deed::Note(About::Collection(7), words.clone()),
                 r#""act":"note","sequence":7,"text":"a \"b\"""#,
+            ),
+            (
+                Deed::Accept(3, 7, words.clone()),
+                r#""act":"accept","sequence":7,"refusal":3,"text":"a \"b\"""#,
+            ),
+            (
+                Deed::Reopen(contract, words.clone()),
+                r#""act":"reopen","contract":"SKY0112345678","text":"a \"b\"""#,
             ),
             (Deed::Note(About::Refusal(3), words), r#""act":"note","refusal":3,"text":"a \"b\"""#),
         ] {
@@ -287,6 +344,8 @@ mod tests {
             r#"{"act":"note","sequence":7,"text":"x","actor":"","atMs":1}"#,
             r#"{"act":"accept","refusal":3,"text":"x","actor":"ana","atMs":1}"#,
             r#"{"act":"close","day":"2026-01-01","actor":"ana","atMs":1}"#,
+            r#"{"act":"reopen","contract":"SKY01","text":"x","actor":"ana","atMs":1}"#,
+            r#"{"act":"reopen","contract":"SKY0112345678","actor":"ana","atMs":1}"#,
             r#"{"act":"retry","refusal":3,"actor":"ana","atMs":1}"#,
             r#"{"act":"retry","sequence":7,"text":"x","actor":"ana","atMs":1}"#,
             r#"{"act":"void","sequence":7,"actor":"ana","atMs":1}"#,

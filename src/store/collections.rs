@@ -4,7 +4,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 
 use super::columns::{optional_text, parsed, peer, text};
-use super::record;
+use super::{acts, record};
 use crate::domain::amount::Amount;
 use crate::domain::collection::{
     BranchName, Collection, PayChannel, Phone, ReceiptNumber, UserName,
@@ -85,11 +85,8 @@ pub fn history(
     now: AcceptedAt,
 ) -> rusqlite::Result<History> {
     let contract = collection.contract.as_str();
-    let is_known: bool = connection
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM collection WHERE contract = ?1)")?
-        .query_row([contract], |row| row.get(0))?;
     // Nearly every confirmation is a contract's first, and this is all that is asked for it.
-    if !is_known {
+    if !is_known(connection, &collection.contract)? {
         return Ok(History::Others { paid: false, possible_double: false });
     }
     if let Some(first) = first(connection, collection)? {
@@ -105,7 +102,15 @@ pub fn history(
     let amount = collection.amount.centavos();
     let bound = (contract, DOUBLE_LOOKBACK_MAX, amount, caller.as_str(), now.unix_ms(), window);
     let possible_double = statement.query_row(bound, |row| row.get(0))?;
-    Ok(History::Others { paid: true, possible_double })
+    let paid = acts::reopened(connection, &collection.contract)?.is_none();
+    Ok(History::Others { paid, possible_double })
+}
+
+/// Whether anything was collected for a contract.
+pub fn is_known(connection: &Connection, contract: &ContractNumber) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM collection WHERE contract = ?1)")?
+        .query_row([contract.as_str()], |row| row.get(0))
 }
 
 fn first(connection: &Connection, collection: &Collection) -> rusqlite::Result<Option<First>> {

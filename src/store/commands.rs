@@ -13,6 +13,7 @@ use super::health::Health;
 use super::refusals::Refused;
 use crate::domain::act::{About, Actor, Words};
 use crate::domain::collection::ProofOfDurability;
+use crate::domain::contract::ContractNumber;
 use crate::domain::decision::{ConflictField, First, Rule, Sequence};
 use crate::domain::delivery::{Epoch, Holdings};
 use crate::domain::flags::Flags;
@@ -108,6 +109,7 @@ pub(super) enum Command {
     Note(Box<Note>, Answer<()>),
     Close(Box<Close>, Answer<Closed>),
     Accept(Box<Accept>, Answer<Accepted>),
+    Reopen(Box<Reopen>, Answer<Reopened>),
 }
 
 pub(super) struct Record {
@@ -124,6 +126,23 @@ pub(super) struct Tries {
 pub(super) struct SendAgain {
     pub which: Again,
     pub actor: Actor,
+}
+
+pub(super) struct Reopen {
+    pub contract: ContractNumber,
+    pub reason: Words,
+    pub actor: Actor,
+}
+
+/// What became of the wish to reopen a contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reopened {
+    /// It may be paid once more.
+    Now,
+    /// It was reopened before, and not paid since.
+    Before,
+    /// Nothing was ever collected for it.
+    Unknown,
 }
 
 pub(super) struct Note {
@@ -265,6 +284,16 @@ impl Store {
     /// Queues a person's wish to accept a kept refusal.
     pub fn accept(&self, accept: Accept) -> Result<Waiting<Accepted>, Unavailable> {
         self.send(|answer| Command::Accept(Box::new(accept), answer))
+    }
+
+    /// Queues a person's wish to let a paid contract be paid once more.
+    pub fn reopen(
+        &self,
+        contract: ContractNumber,
+        reason: Words,
+        actor: Actor,
+    ) -> Result<Waiting<Reopened>, Unavailable> {
+        self.send(|answer| Command::Reopen(Box::new(Reopen { contract, reason, actor }), answer))
     }
 
     fn send<T>(

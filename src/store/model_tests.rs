@@ -3,7 +3,7 @@
 //! there, under the same number and once, what became of it at head office is known, and `verify`
 //! finds nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -21,8 +21,8 @@ use super::reader::{Filter, Reader};
 use super::takings::Takings;
 use super::verify::{Range, verify};
 use super::{
-    Accept, Accepted, Again, Deed, OpenErrorKind, Recorded, Refused, Store, Tried, Unavailable,
-    Writing, database_path, tape,
+    Accept, Accepted, Again, Deed, OpenErrorKind, Recorded, Refused, Reopened, Store, Tried,
+    Unavailable, Writing, database_path, tape,
 };
 use crate::domain::act::{About, Actor, Words};
 use crate::domain::amount::Amount;
@@ -58,6 +58,8 @@ enum Step {
     Close(u8),
     /// A person accepts one of the refusals.
     Accept(u8),
+    /// A person reopens a contract.
+    Reopen(u8),
     /// The files as they are at that moment, with this damage, are all that is left.
     Crash(Damage),
     Stop,
@@ -99,6 +101,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<u8>().prop_map(Step::Note),
         1 => (0..4_u8).prop_map(Step::Close),
         1 => (0..6_u8).prop_map(Step::Accept),
+        1 => (0..6_u8).prop_map(Step::Reopen),
         3 => damage.prop_map(Step::Crash),
         1 => Just(Step::Stop),
     ]
@@ -118,6 +121,8 @@ struct Model {
     notes: BTreeMap<Sequence, Vec<u8>>,
     /// Days that are closed, and what they came to.
     closed: BTreeMap<BusinessDate, Takings>,
+    /// Contracts that were reopened and not paid since.
+    reopened: BTreeSet<u8>,
     /// In whose day's books each collection stands, and what it adds to them.
     books: BTreeMap<Sequence, (BusinessDate, i64)>,
 }
@@ -134,6 +139,7 @@ impl Model {
             standing: BTreeMap::new(),
             notes: BTreeMap::new(),
             closed: BTreeMap::new(),
+            reopened: BTreeSet::new(),
             books: BTreeMap::new(),
         }
     }
@@ -164,6 +170,7 @@ impl Model {
             Step::Note(number) => self.note(*number),
             Step::Close(which) => self.close(day(*which)),
             Step::Accept(kind) => self.accept(*kind),
+            Step::Reopen(contract) => self.reopen(*contract),
             Step::Crash(damage) => {
                 let left = copy(self.state_dir.path());
                 stop(self.running.take());
@@ -212,10 +219,24 @@ impl Model {
         self.stands(key, number, 5);
     }
 
+    fn reopen(&mut self, contract: u8) {
+        let number = confirmation((contract, 0), 1).collection.contract;
+        let reason = Words::parse("paid back").expect("words");
+        let answer = self.store().reopen(number, reason, manager()).expect("a place in the queue");
+        let is_known = self.acknowledged.keys().any(|(known, _)| *known == contract);
+        let wanted = match (is_known, is_known && !self.reopened.insert(contract)) {
+            (false, _) => Reopened::Unknown,
+            (true, true) => Reopened::Before,
+            (true, false) => Reopened::Now,
+        };
+        assert_eq!(answer.blocking_recv().expect("an answer"), Ok(wanted), "{contract}");
+    }
+
     /// A new collection stands.
     fn stands(&mut self, key: (u8, u8), number: Sequence, centavos: i64) -> BusinessDate {
         self.acknowledged.insert(key, (number, centavos));
         self.standing.insert(number, "queued");
+        self.reopened.remove(&key.0);
         let mut open = day(key.0 % 2);
         while self.closed.contains_key(&open) {
             open = open.following().expect("a day");
@@ -281,7 +302,8 @@ impl Model {
     fn confirm(&mut self, contract: u8, receipt: u8, centavos: i64, policy: ContractPolicy) {
         let key = (contract, receipt);
         let recorded = self.record(key, centavos, policy);
-        let is_paid = self.acknowledged.keys().any(|(paid, _)| *paid == contract);
+        let is_paid = self.acknowledged.keys().any(|(paid, _)| *paid == contract)
+            && !self.reopened.contains(&contract);
         match (self.acknowledged.get(&key), recorded) {
             (Some((number, first)), Recorded::Repeated(receipt)) if *first == centavos => {
                 assert_eq!(receipt.sequence(), *number, "{key:?}");

@@ -11,7 +11,8 @@ use super::acts::{self, Act, Deed};
 use super::closing::{self, Close, Closed, Closing};
 use super::collections::{self, Entry};
 use super::commands::{
-    Again, Command, Note, Receipt, Record, Recorded, SendAgain, Tries, Unavailable,
+    Again, Command, Note, Receipt, Record, Recorded, Reopen, Reopened, SendAgain, Tries,
+    Unavailable,
 };
 use super::relays::{self, Heard, Held};
 use super::tape::{Told, What};
@@ -44,6 +45,7 @@ pub enum Outcome {
     Closed(Box<Closed>),
     /// An accepted refusal, and the line that tells of it.
     Accepted(Accepted, i64),
+    Reopened(Reopened, i64),
     NotWritable,
     Unknown,
 }
@@ -101,6 +103,7 @@ impl<'a> Batch<'a> {
             | Command::Note(..)
             | Command::Close(..)
             | Command::Accept(..)
+            | Command::Reopen(..)
             | Command::TryOut(..)
                 if !self.can_write =>
             {
@@ -130,6 +133,7 @@ impl<'a> Batch<'a> {
                 self.close(close).map(|closed| Outcome::Closed(Box::new(closed)))
             }
             Command::Accept(accept, _) => self.accept(accept),
+            Command::Reopen(reopen, _) => self.reopen(reopen),
             Command::Requeue { first, last, .. } => {
                 self.queued_again(*first);
                 outbox::requeue(self.connection, *first, *last).map(Outcome::Queued)
@@ -221,6 +225,18 @@ impl<'a> Batch<'a> {
         let deed = Deed::Accept(*refusal, accepted.sequence(), reason.clone());
         let line = self.act(deed, actor)?;
         Ok(Outcome::Accepted(accepted, line))
+    }
+
+    fn reopen(&mut self, reopen: &Reopen) -> rusqlite::Result<Outcome> {
+        let Reopen { contract, reason, actor } = reopen;
+        if !collections::is_known(self.connection, contract)? {
+            return Ok(Outcome::Reopened(Reopened::Unknown, 0));
+        }
+        if let Some(line) = acts::reopened(self.connection, contract)? {
+            return Ok(Outcome::Reopened(Reopened::Before, line));
+        }
+        let line = self.act(Deed::Reopen(contract.clone(), reason.clone()), actor)?;
+        Ok(Outcome::Reopened(Reopened::Now, line))
     }
 
     fn decide_accepted(
@@ -373,6 +389,14 @@ impl Command {
                 let _ = answer.send(match outcome {
                     Outcome::Accepted(accepted, line) if line <= standing.taped_line => {
                         Ok(accepted)
+                    }
+                    outcome => Err(outcome.unavailable()),
+                });
+            }
+            Command::Reopen(_, answer) => {
+                let _ = answer.send(match outcome {
+                    Outcome::Reopened(reopened, line) if line <= standing.taped_line => {
+                        Ok(reopened)
                     }
                     outcome => Err(outcome.unavailable()),
                 });

@@ -658,3 +658,79 @@ fn what_cannot_be_accepted_leaves_nothing_and_it_is_said_why() {
     assert_eq!(by("ana", &site, &arguments).0, Some(3));
     assert_eq!((site.all(), acts_on_tape(&site)), (vec![], vec![]));
 }
+
+/// What reopening the contract of a confirmation says.
+fn reopened(site: &Site, confirmation: &Confirmation) -> String {
+    let contract = confirmation.get("contractNumber");
+    let arguments = ["contract", "reopen", &contract, "--reason", "paid back in cash"];
+    let (code, printed, errors) = by("ana", site, &arguments);
+    assert_eq!(code, Some(0), "{errors}");
+    printed.replace(&contract, "it")
+}
+
+#[test]
+fn a_reopened_contract_takes_one_more_confirmation_whatever_was_lost_meanwhile() {
+    let site = Setup::live().prepare();
+    let daemon = site.start();
+    let first = taken(1, "100.00", &day(0), "10");
+    let [second, third] =
+        ["second", "third"].map(|receipt| first.clone().with("receiptNumber", receipt));
+    let other = taken(2, "100.00", &day(0), "10");
+    for (confirmation, code) in [(&first, "1000"), (&second, "-1026"), (&other, "1000")] {
+        assert_eq!(daemon.code(confirmation), code);
+    }
+    assert_eq!(reopened(&site, &first), "it may be paid once more\n");
+    assert_eq!(reopened(&site, &first), "it was reopened before, and has not been paid since\n");
+    assert_eq!(daemon.code(&first), "-1015", "what stands, stands");
+    assert_eq!(acts_on_tape(&site).len(), 1);
+    drop(daemon);
+
+    let killed = State::of(&site);
+    site.start().stop();
+    for (case, state) in [
+        ("killed", killed.clone()),
+        ("stopped", State::of(&site)),
+        ("without WAL", killed.clone().without(&[WAL])),
+        ("without database", killed.clone().without(&[DATABASE, WAL, SHM])),
+    ] {
+        let site = state.site();
+        let daemon = site.start();
+        assert_eq!(daemon.code(&other.clone().with("receiptNumber", "x")), "-1026", "{case}");
+        assert_eq!(daemon.code(&second), "1000", "{case}");
+        assert_eq!(daemon.code(&third), "-1026", "{case}: once more, and not twice");
+        assert_eq!(daemon.code(&second), "-1015", "{case}");
+        let (_, told, _) = by("ana", &site, &["show", "collection:1"]);
+        let words = "contract reopened    by ana at ";
+        assert!(told.contains(words) && told.contains(": paid back in cash"), "{told}");
+        assert_eq!(reopened(&site, &first), "it may be paid once more\n", "{case}");
+        assert_eq!(daemon.code(&third), "1000", "{case}");
+        daemon.stop();
+        assert_eq!(site.verify().code, Some(0), "{case}");
+    }
+}
+
+#[test]
+fn a_contract_that_head_office_calls_settled_can_be_reopened_and_an_unknown_one_cannot() {
+    let upstream = Upstream::start(|_| Reply::code(-1026));
+    let branch = Branch::of_upstream(&upstream).started();
+    let site = &branch.site;
+    let first = taken(1, "100.00", &day(0), "10");
+    let second = first.clone().with("receiptNumber", "second");
+    assert_eq!(branch.daemon().code(&first), "1000");
+    branch.await_count("SELECT count(*) FROM parked", |count| count == 1);
+    assert_eq!(branch.daemon().code(&second), "-1026");
+    assert_eq!(reopened(site, &first), "it may be paid once more\n");
+    assert_eq!(branch.daemon().code(&second), "1000");
+    for (arguments, code, why) in [
+        (&["SKY0100000099", "--reason", "x"] as &[&str], 5, "nothing was ever collected"),
+        (&["SKY01", "--reason", "x"], 65, "expected"),
+        (&["SKY0100000001", "--reason", " "], 65, "the reason: expected 1 to 500"),
+        (&["SKY0100000001"], 2, "--reason"),
+    ] {
+        let arguments = [&["contract", "reopen"], arguments].concat();
+        let (exit, printed, errors) = by("ana", site, &arguments);
+        assert_eq!((exit, &*printed), (Some(code), ""), "{arguments:?}: {errors}");
+        assert!(errors.contains(why), "{arguments:?}: {errors}");
+    }
+    assert_eq!(acts_on_tape(site).len(), 1);
+}

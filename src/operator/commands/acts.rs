@@ -1,5 +1,5 @@
-//! `tilld note` and `tilld refusals accept`: what a person does about what stands in the books. The
-//! daemon does it, on the tape with who and when; here it is only asked for.
+//! `tilld note`, `tilld refusals accept`, `tilld contract reopen`: what a person does about what
+//! stands in the books. The daemon does it, on the tape with who and when; here it is asked for.
 
 use std::io::{self, Write as _};
 
@@ -32,6 +32,21 @@ pub fn accept(config: &Config, refusal: i64, reason: &str) -> Result<(), Failure
         Since::Accepted => {
             format!("refusal:{refusal} was accepted before as collection:{sequence}")
         }
+    };
+    Ok(writeln!(io::stdout(), "{line}")?)
+}
+
+/// `tilld contract reopen`
+pub fn reopen(config: &Config, contract: &str, reason: &str) -> Result<(), Failure> {
+    let reason = words("reason", reason)?;
+    let (contract, actor) = (contract.to_owned(), control::claimed_actor());
+    let request = Request::Reopen { contract: contract.clone(), reason, actor };
+    let reply = control::ask(&config.operator.socket, &request)?;
+    let Reply::Reopened { was_open } = reply else { return Err(control::unexpected()) };
+    let line = if was_open {
+        format!("{contract} was reopened before, and has not been paid since")
+    } else {
+        format!("{contract} may be paid once more")
     };
     Ok(writeln!(io::stdout(), "{line}")?)
 }

@@ -243,6 +243,7 @@ fn tell_acts(out: &mut impl Write, acts: &[Act]) -> io::Result<()> {
         let what = match act.deed {
             Deed::Retry(_) => "sent again",
             Deed::Note(..) => "note",
+            Deed::Reopen(..) => "contract reopened",
             Deed::Close(..) => "day closed",
             Deed::Accept(refusal, sequence, _) => {
                 &format!("refusal:{refusal} accepted as collection:{sequence}")

@@ -19,7 +19,9 @@ mod takings;
 mod witnesses;
 
 use super::Failure;
-use super::cli::{BackupCommand, CertCommand, Command, ConfigCommand, RefusalsCommand};
+use super::cli::{
+    BackupCommand, CertCommand, Command, ConfigCommand, ContractCommand, RefusalsCommand,
+};
 use crate::config::Config;
 use crate::store::takings::Days;
 use crate::store::verify::Range;
@@ -47,6 +49,9 @@ pub fn run(command: &Command, config: &Config) -> Option<Result<(), Failure>> {
         Command::Reconcile(args) => reconcile::reconcile(config, args),
         Command::Show { reference, output } => books::show(config, reference, *output),
         Command::Note { reference, text } => acts::note(config, reference, text),
+        Command::Contract(ContractCommand::Reopen { number, reason }) => {
+            acts::reopen(config, number, reason)
+        }
         Command::Close { day, with_undelivered, output } => {
             close::close(config, *day, *with_undelivered, *output)
         }

@@ -117,9 +117,10 @@ CREATE TABLE attempt (
 -- What people did.
 CREATE TABLE act (
     line     INTEGER PRIMARY KEY, -- on the tape
-    what     TEXT NOT NULL CHECK (what IN ('retry', 'note', 'close', 'accept')),
+    what     TEXT NOT NULL CHECK (what IN ('retry', 'note', 'close', 'accept', 'reopen')),
     sequence INTEGER REFERENCES collection, -- which it is about, or which an accepted
     refusal  INTEGER REFERENCES refusal,    -- refusal became,
+    contract TEXT,                          -- or which contract it reopened,
     day      TEXT UNIQUE,                   -- or which day it closed
     figures  TEXT CHECK ((figures IS NULL) = (day IS NULL)), -- what that came to
     text     TEXT,                          -- what was written with it
@@ -129,6 +130,7 @@ CREATE TABLE act (
 
 CREATE INDEX act_sequence ON act (sequence);
 CREATE INDEX act_refusal ON act (refusal);
+CREATE INDEX act_contract ON act (contract);
 CREATE UNIQUE INDEX act_accept ON act (refusal) WHERE what = 'accept';
 
 -- The branches that relay to here, by the epochs of their databases ('' when they told none).
