@@ -21,6 +21,7 @@ const FILES: &[(&str, &str)] = &[
     ("/etc/tilld/tilld.toml", "The configuration, described in tilld.toml(5)."),
     ("/etc/tilld/conf.d/*.toml", "Further files of it, read in byte order of their names."),
     ("/etc/tilld/secrets.d", "Files of keys and passwords; see tilld-key(8)."),
+    ("/etc/tilld/users", "Who may log in at the web console; see tilld-user(8)."),
     ("/var/lib/tilld", "Database, tape, backups and self-signed certificate."),
     ("/run/tilld/tilld.sock", "The control socket, for root and the group `tilld-admin`."),
     ("/run/tilld/status.json", "What every user of this machine may know."),

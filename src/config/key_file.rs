@@ -60,9 +60,7 @@ impl KeyFile {
             let help = "make its directory: sudo install -d -m 0750 -g _tilld DIRECTORY";
             ConfigError::about_file(path, error, help)
         };
-        let parent = path.parent().unwrap_or(Path::new("/"));
-        let directory = File::open(parent).map_err(failed)?;
-        flock(&directory, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
+        let directory = lock_directory(path).map_err(failed)?;
         let is_there = path.try_exists().map_err(failed)?;
         let keys = if is_there { secrets::read(path, wanted_by)? } else { Vec::new() };
         Ok(KeyFile {
@@ -134,22 +132,33 @@ impl KeyFile {
         self.replace(&since_path(&self.path), lines.collect::<String>().as_bytes())
     }
 
-    /// Puts a new file in the place of an old one, with the group that may read it: the old one's,
-    /// or the directory's.
+    /// With the group that may read the keys: the file's, or the directory's.
     fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let like = fs::metadata(&self.path).or_else(|_| self.directory.metadata())?;
-        let parent = path.parent().unwrap_or(Path::new("/"));
-        // Until it is complete only its owner can reach it.
-        let mut file = tempfile::Builder::new().prefix(".tilld-").tempfile_in(parent)?;
-        if file.as_file().metadata()?.gid() != like.gid() {
-            fchown(file.as_file().as_fd(), None, Some(Gid::from_raw(like.gid())))?;
-        }
-        file.as_file().set_permissions(Permissions::from_mode(MODE))?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        self.directory.sync_all()
+        replace(&self.directory, path, like.gid(), bytes)
     }
+}
+
+/// Opens the directory of a file, and waits until nobody else changes the files in it.
+pub(super) fn lock_directory(path: &Path) -> io::Result<File> {
+    let directory = File::open(path.parent().unwrap_or(Path::new("/")))?;
+    flock(&directory, FlockOperation::LockExclusive)?;
+    Ok(directory)
+}
+
+/// Puts a new file that this group may read in the place of an old one, durably.
+pub(super) fn replace(directory: &File, path: &Path, group: u32, bytes: &[u8]) -> io::Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    // Until it is complete only its owner can reach it.
+    let mut file = tempfile::Builder::new().prefix(".tilld-").tempfile_in(parent)?;
+    if file.as_file().metadata()?.gid() != group {
+        fchown(file.as_file().as_fd(), None, Some(Gid::from_raw(group)))?;
+    }
+    file.as_file().set_permissions(Permissions::from_mode(MODE))?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    directory.sync_all()
 }
 
 fn since_path(path: &Path) -> PathBuf {

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use crate::domain::collection::{BranchName, UserName};
 use crate::domain::contract::{ContractPolicy, Mode, Prefix};
 
+pub mod accounts;
 pub mod key_file;
 mod load;
 mod raw;

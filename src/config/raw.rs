@@ -201,7 +201,7 @@ pub(super) struct Operator {
     ///
     /// Default: `"/run/tilld/tilld.sock"`, in `state_dir` when there is no /run/tilld
     pub socket: Key<String>,
-    /// Who may log in at the console. Not used yet.
+    /// Who may log in at the console; `tilld user` writes it.
     ///
     /// Default: `"/etc/tilld/users"`
     pub users_file: Key<String>,

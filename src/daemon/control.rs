@@ -60,6 +60,7 @@ const SUCCESS: i32 = 1000;
 const SOCKET_MODE: u32 = 0o660;
 
 /// What questions are answered from.
+#[derive(Clone)]
 pub struct Control {
     /// For what is to be written.
     pub store: Store,
@@ -173,7 +174,10 @@ impl Control {
                 let snapshot = Box::new(self.snapshot().await?);
                 return Ok(Reply::Waited { is_empty, snapshot });
             }
-            Request::Retry { which, actor } => return self.retry(which, &actor).await,
+            Request::Retry { which, actor } => {
+                let count = self.retry(which, &actor).await?;
+                return Ok(Reply::SentAgain { count });
+            }
             Request::SelfTest => return self.test().await,
             Request::Note { reference, text, actor } => {
                 return self.note(reference, &text, &actor).await;
@@ -265,7 +269,8 @@ impl Control {
         Ok(Reply::Tested { connecting_us, answering_us })
     }
 
-    async fn retry(&self, which: Which, actor: &str) -> Result<Reply, Failure> {
+    /// Sends parked collections again, and gives how many.
+    pub async fn retry(&self, which: Which, actor: &str) -> Result<usize, Failure> {
         let actor = in_form(Actor::parse(actor))?;
         let again = match which {
             Which::AllParked => Again::AllParked,
@@ -277,7 +282,7 @@ impl Control {
         if let Some(relay) = self.in_force.relay() {
             relay.hurry();
         }
-        Ok(Reply::SentAgain { count })
+        Ok(count)
     }
 
     async fn note(&self, reference: String, text: &str, actor: &str) -> Result<Reply, Failure> {

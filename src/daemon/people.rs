@@ -14,18 +14,21 @@ use tokio::time::sleep;
 
 use super::checks::LastCheck;
 use super::control::{self, Control};
-use super::reload::InForce;
-use super::snapshots::{Asker, Snapshots, Subjects};
+use super::reload::{InForce, Shown};
+use super::snapshots::{Asker, Last, Snapshots, Subjects};
 use super::stopped;
 use crate::config::Config;
 use crate::net::listener::{self, Limits, Security, SharedTls};
+use crate::net::tls::Certificate;
 use crate::operator::Failure;
+use crate::operator::console::{Console, Daemon};
+use crate::operator::control::Which;
 use crate::operator::probes::Probes;
-use crate::operator::snapshot::Door;
+use crate::operator::snapshot::{Door, Snapshot};
 use crate::store::Store;
 use crate::system::event::Event;
 
-/// Supervisors and load balancers: few, and each with few connections.
+/// Supervisors, load balancers and people: few, and each with few connections.
 const LIMITS: Limits = Limits { connections_max: 64, connections_per_address_max: 64 };
 
 /// How often an address that cannot be listened on is tried again.
@@ -51,13 +54,13 @@ impl People {
         last_check: LastCheck,
     ) -> Result<People, Failure> {
         let (stop, stopping) = watch::channel(false);
-        let (probes_door, operator) = watch::channel(Door::default());
-        let probes = ProbesListener {
+        let (console_door, operator) = watch::channel(Door::default());
+        let console = ConsoleListener {
             address: config.operator.listen,
             tls: in_force.tls(),
-            door: probes_door,
+            door: console_door,
         };
-        let bound = probes.open().await;
+        let bound = console.open().await;
         let (socket, control_door) = open_socket(config);
 
         let subjects = Subjects {
@@ -70,15 +73,18 @@ impl People {
             last_check,
         };
         let snapshots = Snapshots::start(config, subjects)?;
-        let service = Arc::new(Probes::new(store.health(), snapshots.asker()));
-        let mut tasks = vec![tokio::spawn(probes.serve(service, bound, stopping.clone()))];
+        let control = Control {
+            store: store.clone(),
+            in_force: Arc::clone(in_force),
+            snapshots: snapshots.asker(),
+            state_dir: config.state_dir.clone(),
+        };
+        let asked =
+            Asked { control: control.clone(), shown: in_force.shown(), last: snapshots.last() };
+        let probes = Probes::new(store.health(), snapshots.asker());
+        let service = Arc::new(Console::new(asked, probes, console.is_plain()));
+        let mut tasks = vec![tokio::spawn(console.serve(service, bound, stopping.clone()))];
         if let Some(socket) = socket {
-            let control = Control {
-                store: store.clone(),
-                in_force: Arc::clone(in_force),
-                snapshots: snapshots.asker(),
-                state_dir: config.state_dir.clone(),
-            };
             let path = config.operator.socket.clone();
             tasks.push(tokio::spawn(control::serve(socket, path, control, stopping)));
         }
@@ -102,14 +108,39 @@ impl People {
     }
 }
 
+/// The daemon, as the console asks it.
+struct Asked {
+    control: Control,
+    shown: watch::Receiver<Shown>,
+    last: Last,
+}
+
+impl Daemon for Asked {
+    fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.last.borrow().clone()
+    }
+
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.shown.borrow().config)
+    }
+
+    fn certificate(&self) -> Arc<Certificate> {
+        Arc::clone(&self.shown.borrow().certificate)
+    }
+
+    async fn send_again(&self, which: Which, actor: String) -> Result<usize, Failure> {
+        self.control.retry(which, &actor).await
+    }
+}
+
 /// The operator's listener, whose address may be somebody else's for a while.
-struct ProbesListener {
+struct ConsoleListener {
     address: SocketAddr,
     tls: SharedTls,
     door: watch::Sender<Door>,
 }
 
-impl ProbesListener {
+impl ConsoleListener {
     /// Tries to listen, and says how that went when that is news.
     async fn open(&self) -> Option<TcpListener> {
         let bound = TcpListener::bind(self.address).await;
@@ -126,8 +157,8 @@ impl ProbesListener {
                     log::error!(
                         TILLD_EVENT = Event::OperatorShut;
                         "operator's listener: cannot listen on {}: {error}; tills are served all \
-                         the same, /livez, /readyz and /metrics are not; correct `listen` in \
-                         [operator] or end the other program (ss -ltnp)",
+                         the same, console, /livez, /readyz and /metrics are not; correct `listen` \
+                         in [operator] or end the other program (ss -ltnp)",
                         self.address
                     );
                     self.door.send_replace(Door { address: None, trouble });
@@ -139,7 +170,7 @@ impl ProbesListener {
 
     async fn serve(
         self,
-        service: Arc<Probes<Asker>>,
+        service: Arc<Console<Asked, Asker>>,
         bound: Option<TcpListener>,
         mut stop: watch::Receiver<bool>,
     ) {

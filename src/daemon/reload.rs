@@ -51,6 +51,10 @@ pub struct Shown {
     pub head_office: Option<snapshot::HeadOffice>,
     /// What sends them there.
     pub relay: Option<relay::Handle>,
+    /// All of it.
+    pub config: Arc<Config>,
+    /// What tills are shown.
+    pub certificate: Arc<Certificate>,
 }
 
 /// A configuration with everything that it names read and found good; nothing of it is in force.
@@ -322,6 +326,8 @@ fn shown(
             link: None,
         }),
         relay: passing_on.map(PassingOn::handle),
+        config: Arc::new(config.clone()),
+        certificate: Arc::new(certificate.clone()),
     }
 }
 

@@ -76,6 +76,7 @@ pub struct Subjects {
 /// The thread at work.
 pub struct Snapshots {
     asker: Asker,
+    last: Last,
     thread: JoinHandle<()>,
 }
 
@@ -84,6 +85,8 @@ enum Ask {
     Snapshot(oneshot::Sender<Snapshot>),
     Reading(oneshot::Sender<Reading>),
 }
+/// The last snapshot that was taken, for who does not want to wait for one.
+pub type Last = watch::Receiver<Option<Arc<Snapshot>>>;
 
 /// The way to ask it.
 #[derive(Clone)]
@@ -111,6 +114,7 @@ impl Snapshots {
     pub fn start(config: &Config, subjects: Subjects) -> Result<Snapshots, OpenError> {
         let reader = Reader::open(&config.state_dir)?;
         let now = Moment(AcceptedAt::new(clock::now()));
+        let (published, last) = watch::channel(None);
         let mut photographer = Photographer {
             mode: config.mode,
             started_at: now,
@@ -119,17 +123,23 @@ impl Snapshots {
             stock: Stocktaker { backups: config.backup.directory.clone(), seen: None },
             file: StatusFile::new(&config.operator.status_file),
             line: String::new(),
+            published,
         };
         let (asker, asks) = sync_channel(ASKS_MAX);
         let run = move || photographer.run(&asks);
         let thread = thread::Builder::new().name("status".to_owned()).spawn(run);
         let thread = thread.expect("a process that has its other threads can have this one");
-        Ok(Snapshots { asker: Asker(asker), thread })
+        Ok(Snapshots { asker: Asker(asker), last, thread })
     }
 
     /// The way to ask it.
     pub fn asker(&self) -> Asker {
         self.asker.clone()
+    }
+
+    /// The last one, as it changes.
+    pub fn last(&self) -> Last {
+        self.last.clone()
     }
 
     /// Ends it, and `status.json` with it. Every other [`Asker`] must be gone.
@@ -148,6 +158,7 @@ struct Photographer {
     file: StatusFile,
     /// What systemd was told last.
     line: String,
+    published: watch::Sender<Option<Arc<Snapshot>>>,
 }
 
 impl Photographer {
@@ -250,6 +261,7 @@ impl Photographer {
             self.line = line;
         }
         self.file.update(snapshot);
+        self.published.send_replace(Some(Arc::new(snapshot.clone())));
     }
 }
 

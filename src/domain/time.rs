@@ -3,7 +3,10 @@
 
 use std::fmt;
 
-use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{
+    DateTime, Datelike as _, FixedOffset, NaiveDate, NaiveDateTime, SecondsFormat, TimeDelta, Utc,
+    Weekday,
+};
 
 use super::Invalid;
 
@@ -127,6 +130,17 @@ impl BusinessDate {
     /// The day after; none at the end of the calendar.
     pub fn following(self) -> Option<BusinessDate> {
         self.0.succ_opt().map(BusinessDate)
+    }
+
+    /// The same weekday of the week before.
+    #[must_use]
+    pub fn week_before(self) -> BusinessDate {
+        BusinessDate(self.0 - TimeDelta::weeks(1))
+    }
+
+    /// Which day of the week it is.
+    pub fn weekday(self) -> Weekday {
+        self.0.weekday()
     }
 }
 

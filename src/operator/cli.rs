@@ -9,6 +9,7 @@ use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config;
+use crate::config::accounts::{AccountName, Role};
 use crate::domain::Invalid;
 use crate::domain::act::About;
 use crate::domain::flags::Flag;
@@ -142,6 +143,9 @@ pub enum Command {
     /// The keys that callers authenticate with
     #[command(subcommand)]
     Key(KeyCommand),
+    /// The people who may log in at the web console
+    #[command(subcommand)]
+    User(UserCommand),
     /// Verified copies of database and tape
     #[command(subcommand)]
     Backup(BackupCommand),
@@ -218,6 +222,47 @@ pub struct KeyArgs {
     /// The passwords of encrypted bodies instead of the keys
     #[arg(long)]
     pub encryption: bool,
+}
+
+/// Commands about the people who may log in. A change holds at once.
+#[derive(Debug, Subcommand)]
+pub enum UserCommand {
+    /// Let somebody log in, with a password read from standard input; the same name again gets
+    /// another password and role
+    Add {
+        /// The name to log in with
+        #[arg(value_parser = AccountName::parse)]
+        name: AccountName,
+        /// What the person may do: only look, or also act
+        #[arg(long, value_enum, default_value = "viewer")]
+        role: Role,
+    },
+    /// List who may log in
+    List {
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Shut somebody out
+    Drop {
+        /// The name
+        #[arg(value_parser = AccountName::parse)]
+        name: AccountName,
+    },
+}
+
+impl ValueEnum for Role {
+    fn value_variants<'a>() -> &'a [Role] {
+        &[Role::Viewer, Role::Manager]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            Role::Viewer => "Look",
+            Role::Manager => "Look, and act",
+        };
+        Some(PossibleValue::new(self.as_str()).help(help))
+    }
 }
 
 /// Commands about backups.

@@ -9,6 +9,8 @@ pub mod commands;
 
 pub mod connection;
 
+pub mod console;
+
 pub mod control;
 
 pub mod day_close;

@@ -23,6 +23,11 @@ pub struct Probes<M> {
     meter: M,
 }
 
+/// Whether this path is theirs.
+pub fn answers(path: &str) -> bool {
+    matches!(path, "/livez" | "/readyz" | "/metrics")
+}
+
 impl<M> Probes<M> {
     /// Answers about this storage, and what is read off this meter. To be served once the endpoint
     /// listens.

@@ -59,6 +59,14 @@ pub fn parked_named(connection: &Connection, reference: &str) -> rusqlite::Resul
         .collect()
 }
 
+/// At most `limit` queued collections, in order.
+pub fn first_queued(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<Sequence>> {
+    connection
+        .prepare_cached("SELECT sequence FROM outbox ORDER BY 1 LIMIT ?1")?
+        .query_map([limit], |row| row.get(0))?
+        .collect()
+}
+
 /// At most `limit` parked collections behind number `after`, in order.
 pub fn parked_after(
     connection: &Connection,

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Instant;
 
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension, Params};
@@ -14,7 +15,7 @@ use super::columns::{parsed, text};
 use super::deliveries::{self, Delivery, KeptAttempt};
 use super::refusals::{self, KeptRefusal};
 use super::relays::{self, Branch};
-use super::takings::{self, Days, Measure, Takings};
+use super::takings::{self, Days, Measure, Takings, Tally};
 use super::{OpenError, agree, outbox, schema};
 use crate::domain::act::About;
 use crate::domain::amount::{Amount, Centavos};
@@ -24,9 +25,13 @@ use crate::domain::decision::Sequence;
 use crate::domain::flags::Flag;
 use crate::domain::provenance::KeyId;
 use crate::domain::time::{AcceptedAt, BusinessDate};
+use crate::system::clock;
 
 /// Rows a page; a read transaction lasts no longer than one page.
 pub const PAGE_ROWS: usize = 500;
+
+/// Rows of one step of a search or a tally: a read transaction of some ten milliseconds.
+const STEP_ROWS: usize = 10_000;
 
 /// How far back it is looked when a key was last used: read in a tenth of a second.
 const USES_ROWS: i64 = 100_000;
@@ -67,6 +72,37 @@ pub struct Listed {
     pub repeats: Option<Repeats>,
     /// How it stands with head office.
     pub standing: HeadOffice,
+}
+
+/// What no index helps to find; what is `None` finds nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sought {
+    /// A receipt number, whatever the case of its letters.
+    pub receipt: Option<String>,
+    /// The last digits of a phone number.
+    pub phone_ending: Option<String>,
+    /// An amount.
+    pub amount: Option<Amount>,
+}
+
+/// What a search has found, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The collections.
+    pub listed: Vec<Listed>,
+    /// Older ones than this number were not looked at; `None` when all were.
+    pub next_before: Option<Sequence>,
+    /// When the oldest that was looked at was recorded, unless all were.
+    pub back_to: Option<AcceptedAt>,
+}
+
+/// A collection that waits, with its last try if there was one.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// The collection.
+    pub listed: Listed,
+    /// How often it was tried, and what the last of these tries came to.
+    pub last_attempt: Option<KeptAttempt>,
 }
 
 /// What tells a collection from others, and what it is worth.
@@ -206,6 +242,51 @@ impl Reader {
         Ok(takings::takings(&self.connection, days, by)?)
     }
 
+    /// Goes on with a tally for a step; whether there may be more to count.
+    pub fn go_on(&self, tally: &mut Tally) -> Result<bool, OpenError> {
+        Ok(tally.go_on(&self.connection, STEP_ROWS)?)
+    }
+
+    /// Looks through the collections that were recorded before number `before`, newest first, until
+    /// `limit` are found or it is `deadline`.
+    pub fn search(
+        &self,
+        sought: &Sought,
+        before: Option<Sequence>,
+        limit: usize,
+        deadline: Instant,
+    ) -> Result<Found, OpenError> {
+        let sql = format!(
+            "SELECT {} FROM collection
+             WHERE sequence >= ?1 AND sequence < ?2
+               AND (receipt = ?3 COLLATE NOCASE OR substr(phone, -length(?4)) = ?4 OR amount = ?5)
+             ORDER BY sequence DESC LIMIT ?6",
+            collections::COLUMNS,
+        );
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let amount = sought.amount.map(Amount::centavos);
+        let step = i64::try_from(STEP_ROWS).unwrap_or(i64::MAX);
+        let end = collections::last_sequence(&self.connection)? + 1;
+        let mut end = before.unwrap_or(end).min(end);
+        let mut listed = Vec::new();
+        while end > 1 && listed.len() < limit && clock::monotonic() < deadline {
+            let begin = (end - step).max(1);
+            let left = limit - listed.len();
+            let bound = (begin, end, &sought.receipt, &sought.phone_ending, amount, left);
+            let rows = statement.query_map(bound, collections::entry)?;
+            let found: Vec<Listed> =
+                rows.map(|row| self.listed(row?)).collect::<Result<_, OpenError>>()?;
+            end = if found.len() == left { found[left - 1].entry.sequence } else { begin };
+            listed.extend(found);
+        }
+        if end <= 1 {
+            return Ok(Found { listed, ..Found::default() });
+        }
+        let oldest = collections::by_sequence(&self.connection, end)?;
+        let back_to = oldest.map(|row| row.entry.accepted_at);
+        Ok(Found { listed, next_before: Some(end), back_to })
+    }
+
     /// Contract, receipt, amount and business date of every collection of a contract.
     pub fn of_contract(&self, contract: &str) -> Result<Vec<Identified>, OpenError> {
         let sql = "SELECT contract, receipt, amount, business_date FROM collection
@@ -277,6 +358,12 @@ impl Reader {
         kept.map(|kept| self.with_acts(kept)).transpose()
     }
 
+    /// Everything about the collection with this number.
+    pub fn story_of(&self, sequence: Sequence) -> Result<Option<Story>, OpenError> {
+        let row = collections::by_sequence(&self.connection, sequence)?;
+        row.map(|row| self.story(self.listed(row)?)).transpose()
+    }
+
     /// At most `limit` kept refusals, newest first, whose number is lower than `before`; of one
     /// contract or of all.
     pub fn refusals(
@@ -285,9 +372,10 @@ impl Reader {
         before: Option<i64>,
         limit: usize,
     ) -> Result<Vec<KeptRefusal>, OpenError> {
+        // One contract's by its index, all by their number.
+        let of_contract = if contract.is_some() { "contract = ?2" } else { "?2 IS NULL" };
         let sql = format!(
-            "SELECT {} FROM refusal WHERE id < ?1 AND (?2 IS NULL OR contract = ?2)
-             ORDER BY id DESC LIMIT ?3",
+            "SELECT {} FROM refusal WHERE id < ?1 AND {of_contract} ORDER BY id DESC LIMIT ?3",
             refusals::COLUMNS,
         );
         let bound = (before.unwrap_or(i64::MAX), contract, limit.min(PAGE_ROWS));
@@ -313,6 +401,20 @@ impl Reader {
     /// Whether real money is in the books.
     pub fn mode(&self) -> Result<Mode, OpenError> {
         Ok(agree::mode(&self.connection)?)
+    }
+
+    /// At most `limit` collections that head office is to get, oldest first.
+    pub fn waiting(&self, limit: usize) -> Result<Vec<Waiting>, OpenError> {
+        let queued = outbox::first_queued(&self.connection, limit.min(PAGE_ROWS))?;
+        let rows = queued.into_iter().filter_map(|sequence| {
+            collections::by_sequence(&self.connection, sequence).transpose()
+        });
+        rows.map(|row| {
+            let listed = self.listed(row?)?;
+            let attempts = deliveries::attempts_of(&self.connection, listed.entry.sequence)?;
+            Ok(Waiting { listed, last_attempt: attempts.into_iter().next_back() })
+        })
+        .collect()
     }
 
     /// A number that is another one after anybody has changed the books.

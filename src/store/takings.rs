@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::domain::Invalid;
 use crate::domain::amount::Centavos;
+use crate::domain::decision::Sequence;
 use crate::domain::time::BusinessDate;
 
 /// What takings are counted by.
@@ -31,6 +32,18 @@ pub struct Days {
     pub from: Option<BusinessDate>,
     /// The last.
     pub to: Option<BusinessDate>,
+}
+
+/// A day's takings by channel and hour, counted bit by bit: what is recorded never changes, and
+/// what comes later has a higher number, so only that is still to be counted.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    /// The day in whose books they stand.
+    pub day: BusinessDate,
+    /// By the channel's code and the hour of the time that the caller told.
+    pub cells: BTreeMap<(u32, u32), Takings>,
+    /// The last that is counted.
+    up_to: Sequence,
 }
 
 /// Collections that have something in common.
@@ -81,6 +94,42 @@ impl Measure {
     }
 }
 
+impl Tally {
+    /// Nothing of this day is counted yet.
+    pub fn new(day: BusinessDate) -> Tally {
+        Tally { day, cells: BTreeMap::new(), up_to: 0 }
+    }
+
+    /// Counts at most `limit` more; whether there may be others.
+    pub(super) fn go_on(
+        &mut self,
+        connection: &Connection,
+        limit: usize,
+    ) -> rusqlite::Result<bool> {
+        let sql = "SELECT sequence, channel, CAST(substr(collected_at, 12, 2) AS INTEGER), amount
+                   FROM collection WHERE business_date = ?1 AND sequence > ?2
+                   ORDER BY sequence LIMIT ?3";
+        let mut statement = connection.prepare_cached(sql)?;
+        let mut rows = statement.query((self.day.to_string(), self.up_to, limit))?;
+        let mut counted = 0;
+        while let Some(row) = rows.next()? {
+            let cell = self.cells.entry((row.get(1)?, row.get(2)?)).or_default();
+            cell.add(Takings { count: 1, sum: Centavos(row.get(3)?) });
+            self.up_to = row.get(0)?;
+            counted += 1;
+        }
+        Ok(counted == limit)
+    }
+}
+
+impl Takings {
+    /// These and those.
+    pub fn add(&mut self, others: Takings) {
+        self.count += others.count;
+        self.sum.0 += others.sum.0;
+    }
+}
+
 /// Takings on these days, in the order of what they are counted by.
 pub fn takings(
     connection: &Connection,
@@ -99,9 +148,8 @@ pub fn takings(
     while let Some(today) = next.filter(|day| *day <= to) {
         let mut rows = of_day.query([&today])?;
         while let Some(row) = rows.next()? {
-            let Takings { count, sum } = takings.entry(row.get(0)?).or_default();
-            *count += row.get::<_, i64>(1)?;
-            sum.0 += row.get::<_, i64>(2)?;
+            let of_key = Takings { count: row.get(1)?, sum: Centavos(row.get(2)?) };
+            takings.entry(row.get(0)?).or_default().add(of_key);
         }
         next = day(connection, ">", &today)?;
     }

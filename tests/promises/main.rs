@@ -67,6 +67,9 @@ mod status;
 mod figures;
 
 #[cfg(test)]
+mod console;
+
+#[cfg(test)]
 mod storage;
 
 #[cfg(test)]

@@ -203,7 +203,8 @@ fn health_is_plain_http_on_loopback_and_nothing_else_is_there() {
         ("HEAD", "/readyz", 200),
         ("POST", "/readyz", 405),
         ("PUT", "/livez", 405),
-        ("GET", "/", 404),
+        ("GET", "/", 303),
+        ("GET", "/elsewhere", 404),
         ("POST", "/collectionCollect", 404),
     ] {
         let answer = http(daemon.operator(), method, path);

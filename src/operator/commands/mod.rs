@@ -16,6 +16,7 @@ mod selftest;
 mod status;
 mod sync;
 mod takings;
+mod user;
 mod witnesses;
 
 use super::Failure;
@@ -28,6 +29,7 @@ use crate::store::verify::Range;
 pub use backup::backups;
 pub use check::callers_in_words;
 pub use doctor::doctor;
+pub(super) use status::{bytes, grouped};
 
 /// Carries out a command that is no daemon itself; `None` when it is not one.
 pub fn run(command: &Command, config: &Config) -> Option<Result<(), Failure>> {
@@ -61,6 +63,7 @@ pub fn run(command: &Command, config: &Config) -> Option<Result<(), Failure>> {
         Command::Selftest { output } => selftest::selftest(config, *output),
         Command::Reload => reload::run(config),
         Command::Key(command) => key::key(config, command),
+        Command::User(command) => user::user(config, command),
         Command::Backup(BackupCommand::Create) => backup::create(config),
         Command::Backup(BackupCommand::List { output }) => backup::list(config, *output),
         Command::Backup(BackupCommand::Verify { name, output }) => {

@@ -227,7 +227,7 @@ fn check(snapshot: &Snapshot) -> String {
 }
 
 /// Pesos with a comma after each three digits, as people read them.
-fn grouped(pesos: &str) -> String {
+pub(in crate::operator) fn grouped(pesos: &str) -> String {
     let (whole, rest) = pesos.split_at(pesos.find('.').unwrap_or(pesos.len()));
     let mut grouped = String::new();
     for (i, digit) in whole.char_indices() {
@@ -240,7 +240,7 @@ fn grouped(pesos: &str) -> String {
 }
 
 /// Two digits at least, and the unit that disks are sold in.
-pub(super) fn bytes(bytes: u64) -> String {
+pub(in crate::operator) fn bytes(bytes: u64) -> String {
     let units = [("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1000)];
     let found = units.into_iter().find(|(_, unit)| bytes >= *unit);
     match found {

@@ -2,6 +2,7 @@
 //! again and again and the command line be used. Removed when dropped.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -147,7 +148,8 @@ impl Site {
              [endpoint]\nlisten = {listen:?}\ncontracts = {contracts:?}\n\
              prefixes = {prefixes:?}\nreply_code = {reply_code:?}\n\n\
              [log]\nlevel = {log_level:?}\n\n\
-             [operator]\nlisten = \"127.0.0.1:0\"\nsocket = \"tilld.sock\"\n\n\
+             [operator]\nlisten = \"127.0.0.1:0\"\nsocket = \"tilld.sock\"\n\
+             users_file = \"users\"\n\n\
              {callers}\n{extra}"
         );
         fs::write(self.config(), toml).expect("a written configuration");
@@ -177,6 +179,18 @@ impl Site {
     /// `tilld ARGUMENTS --config FILE`, whatever it answers.
     pub fn tilld(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().expect("tilld can be run")
+    }
+
+    /// The same with something to read on standard input.
+    pub fn tilld_reading(&self, arguments: &[&str], input: &str) -> Output {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("tilld can be run");
+        let mut stdin = child.stdin.take().expect("stdin is a pipe");
+        // Who reads nothing may have closed it.
+        let _ = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        child.wait_with_output().expect("a child of ours")
     }
 
     /// The same as somebody who owns nothing of the site and is no root.

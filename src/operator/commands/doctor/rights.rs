@@ -76,6 +76,8 @@ fn paths(config: &Config) -> Vec<(PathBuf, u32)> {
         read.extend(upstream.ca_file.clone());
     }
     read.extend(config.endpoint.tls.client_ca.clone());
+    let users_file = &config.operator.users_file;
+    read.extend(users_file.exists().then(|| users_file.clone()));
     let written = [
         config.state_dir.clone(),
         config.state_dir.join("tape"),
