@@ -164,6 +164,23 @@ fn who_guesses_passwords_must_wait_and_who_knows_one_need_not() {
 }
 
 #[test]
+fn the_memory_that_a_login_takes_is_given_back() {
+    let site = with_people(&Setup::live());
+    let daemon = site.start();
+    let resident_kb = || -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a figure");
+        line.split_whitespace().nth(1).expect("a figure").parse().expect("a number")
+    };
+    let before = resident_kb();
+    for _ in 0..4 {
+        Browser::of(&daemon, "ana");
+    }
+    let after = resident_kb();
+    assert!(after < before + 10_000, "{before} kB before, {after} kB after, 19 MiB for each login");
+}
+
+#[test]
 fn every_answer_is_guarded_and_the_cookie_is_for_this_site_alone() {
     let site = with_people(&Setup::live());
     let daemon = site.start();

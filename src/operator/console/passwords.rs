@@ -5,9 +5,10 @@
 
 use std::sync::LazyLock;
 
-use argon2::Argon2;
+use argon2::password_hash::PasswordHasher as _;
 use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
+use argon2::{ARGON2ID_IDENT, Argon2, Block, Params};
+use subtle::ConstantTimeEq as _;
 
 use crate::operator::{Exit, Failure};
 use crate::system::entropy;
@@ -18,10 +19,15 @@ pub const PASSWORD_CHARS_MIN: usize = 10;
 /// No form that a browser is shown takes a longer one.
 pub const PASSWORD_CHARS_MAX: usize = 256;
 
+/// Room for so many blocks of 1 KiB is asked for, only the first of which are used. What is larger
+/// than 32 MiB the allocator always has from the system and gives back to it; anything smaller it
+/// would keep after the second login (mallopt(3), `M_MMAP_THRESHOLD`).
+const BLOCKS_ROOM: usize = 33 * 1024;
+
 /// With what an unknown user's password is compared, so that it takes as long as a known one's.
 static NOBODYS: LazyLock<String> = LazyLock::new(|| {
     // A salt and a hash of zeros: which password gives it, nobody knows.
-    let parameters = argon2::Params::default();
+    let parameters = Params::default();
     format!(
         "$argon2id$v=19$m={},t={},p={}${}${}",
         parameters.m_cost(),
@@ -42,10 +48,25 @@ pub fn hash(password: &str) -> Result<String, Failure> {
 
 /// Whether this is the password; without a user it is none, and takes as long.
 pub fn is_right(password: &str, password_hash: Option<&str>) -> bool {
-    let kept = password_hash.unwrap_or(&NOBODYS);
-    let Ok(kept) = PasswordHash::new(kept) else { return false };
-    let matches = Argon2::default().verify_password(password.as_bytes(), &kept).is_ok();
+    let matches = matches(password, password_hash.unwrap_or(&NOBODYS)).unwrap_or(false);
     matches && password_hash.is_some()
+}
+
+/// `None` when the hash is damaged, or not of our making.
+fn matches(password: &str, kept: &str) -> Option<bool> {
+    let kept = PasswordHash::new(kept).ok()?;
+    if kept.algorithm != ARGON2ID_IDENT {
+        return None;
+    }
+    let params = Params::try_from(&kept).ok()?;
+    let mut memory = Vec::with_capacity(BLOCKS_ROOM.max(params.block_count()));
+    memory.resize(params.block_count(), Block::new());
+    let (salt, hash) = (kept.salt?, kept.hash?);
+    let mut computed = vec![0; hash.len()];
+    Argon2::from(params)
+        .hash_password_into_with_memory(password.as_bytes(), &salt, &mut computed, &mut memory)
+        .ok()?;
+    Some(computed.ct_eq(hash.as_bytes()).into())
 }
 
 #[cfg(test)]
