@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use fantoccini::wd::WebDriverCompatibleCommand;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper::Method;
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use url::{ParseError, Url};
@@ -45,6 +47,7 @@ impl Browser {
             .arg("--port=0")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
+            .process_group(0)
             .spawn()
             .expect("chromedriver (tests/run installs it)");
         let mut told = BufReader::new(driver.stdout.take().expect("stdout is a pipe")).lines();
@@ -158,7 +161,9 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        let _ = self.driver.kill();
+        // With the browser that it started: a test that fails does not close it.
+        let group = i32::try_from(self.driver.id()).ok().and_then(Pid::from_raw);
+        let _ = kill_process_group(group.expect("a process id"), Signal::KILL);
         let _ = self.driver.wait();
     }
 }
