@@ -426,7 +426,8 @@ fn not_there(session: Option<&Session>) -> Answer {
 /// A page that says what was not done, and what follows from that.
 fn problem(status: StatusCode, session: Option<&Session>, what: &str, then: &str) -> Answer {
     let content = frame::message(what, &super::output::visible(then));
-    http::page(status, frame::whole(words::NOT_DONE, None, session, &content))
+    let title = if status == StatusCode::NOT_FOUND { words::NOT_FOUND } else { words::NOT_DONE };
+    http::page(status, frame::whole(title, None, session, &content))
 }
 
 fn login_form(token: &str, problem: Option<&str>) -> Markup {

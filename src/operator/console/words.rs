@@ -35,6 +35,7 @@ pub const NOBODY_HELP: &str = "On the server, make the first account with this c
 pub const NOBODY_COMMAND: &str = "sudo tilld user add NAME --role manager";
 pub const USERS_UNREADABLE: &str = "The accounts cannot be read, so nobody can log in.";
 pub const USERS_UNREADABLE_HELP: &str = "The log says why: journalctl -u tilld";
+pub const NOT_FOUND: &str = "Not found";
 pub const NOT_THERE: &str = "There is no such page.";
 pub const NOT_THERE_HELP: &str = "The pages are named above.";
 pub const NO_METHOD: &str = "This page cannot be asked for in that way.";
