@@ -160,24 +160,26 @@ impl Control {
         stream: &UnixStream,
         stop: watch::Receiver<bool>,
     ) -> Result<Reply, Failure> {
+        let Request::SyncWait { timeout_ms } = request else {
+            return self.carry_out(request).await;
+        };
+        self.relay(&self.snapshot().await?)?;
+        let time = Duration::from_millis(timeout_ms);
+        let is_empty = self.wait(time, stream, stop).await?;
+        let snapshot = Box::new(self.snapshot().await?);
+        Ok(Reply::Waited { is_empty, snapshot })
+    }
+
+    /// Does what is asked for, but for waiting: that is over at once.
+    pub async fn carry_out(&self, request: Request) -> Result<Reply, Failure> {
         match request {
-            Request::Status => {}
+            Request::Status | Request::SyncWait { .. } => {}
             Request::SyncNow => {
                 let snapshot = self.snapshot().await?;
                 self.relay(&snapshot)?.hurry();
                 return Ok(Reply::Status { snapshot: Box::new(snapshot) });
             }
-            Request::SyncWait { timeout_ms } => {
-                self.relay(&self.snapshot().await?)?;
-                let time = Duration::from_millis(timeout_ms);
-                let is_empty = self.wait(time, stream, stop).await?;
-                let snapshot = Box::new(self.snapshot().await?);
-                return Ok(Reply::Waited { is_empty, snapshot });
-            }
-            Request::Retry { which, actor } => {
-                let count = self.retry(which, &actor).await?;
-                return Ok(Reply::SentAgain { count });
-            }
+            Request::Retry { which, actor } => return self.retry(which, &actor).await,
             Request::SelfTest => return self.test().await,
             Request::Note { reference, text, actor } => {
                 return self.note(reference, &text, &actor).await;
@@ -269,8 +271,7 @@ impl Control {
         Ok(Reply::Tested { connecting_us, answering_us })
     }
 
-    /// Sends parked collections again, and gives how many.
-    pub async fn retry(&self, which: Which, actor: &str) -> Result<usize, Failure> {
+    async fn retry(&self, which: Which, actor: &str) -> Result<Reply, Failure> {
         let actor = in_form(Actor::parse(actor))?;
         let again = match which {
             Which::AllParked => Again::AllParked,
@@ -282,7 +283,7 @@ impl Control {
         if let Some(relay) = self.in_force.relay() {
             relay.hurry();
         }
-        Ok(count)
+        Ok(Reply::SentAgain { count })
     }
 
     async fn note(&self, reference: String, text: &str, actor: &str) -> Result<Reply, Failure> {

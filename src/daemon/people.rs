@@ -22,7 +22,7 @@ use crate::net::listener::{self, Limits, Security, SharedTls};
 use crate::net::tls::Certificate;
 use crate::operator::Failure;
 use crate::operator::console::{Console, Daemon};
-use crate::operator::control::Which;
+use crate::operator::control::{Reply, Request};
 use crate::operator::probes::Probes;
 use crate::operator::snapshot::{Door, Snapshot};
 use crate::store::Store;
@@ -128,8 +128,8 @@ impl Daemon for Asked {
         Arc::clone(&self.shown.borrow().certificate)
     }
 
-    async fn send_again(&self, which: Which, actor: String) -> Result<usize, Failure> {
-        self.control.retry(which, &actor).await
+    async fn carry_out(&self, request: Request) -> Result<Reply, Failure> {
+        self.control.carry_out(request).await
     }
 }
 

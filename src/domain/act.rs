@@ -11,7 +11,8 @@ use super::decision::Sequence;
 pub struct Words(String);
 
 impl Words {
-    const CHARS_MAX: usize = 500;
+    /// The longest text.
+    pub const CHARS_MAX: usize = 500;
 
     /// Trims outer blanks and takes 1 to 500 characters that have a glyph or are a space: on one
     /// line, and harmless for a terminal.

@@ -132,6 +132,11 @@ impl BusinessDate {
         self.0.succ_opt().map(BusinessDate)
     }
 
+    /// The day before; none at the beginning of the calendar.
+    pub fn preceding(self) -> Option<BusinessDate> {
+        self.0.pred_opt().map(BusinessDate)
+    }
+
     /// The same weekday of the week before.
     #[must_use]
     pub fn week_before(self) -> BusinessDate {

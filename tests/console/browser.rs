@@ -1,6 +1,7 @@
 //! A real browser: Chromium without a window, led through its driver. Keeps what it complains of.
 
 use std::fs;
+use std::future::Future;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -100,13 +101,29 @@ impl Browser {
         field.send_keys(text).await.expect("a field");
     }
 
+    /// Clicks on what leads to another page.
     pub async fn click(&self, css: &str) {
-        self.client.find(Locator::Css(css)).await.expect(css).click().await.expect(css);
+        let found = self.client.find(Locator::Css(css)).await.expect(css);
+        self.leave(async { found.click().await.expect(css) }).await;
     }
 
     pub async fn follow(&self, link: &str) {
         let found = self.client.find(Locator::LinkText(link)).await.expect(link);
-        found.click().await.expect(link);
+        self.leave(async { found.click().await.expect(link) }).await;
+    }
+
+    /// Runs what leads to another page.
+    pub async fn leave_by(&self, script: &str) {
+        self.leave(async { drop(self.run(script).await) }).await;
+    }
+
+    /// Waits until the next page is there: the one that is being left can still be read, and be
+    /// gone in the middle of it.
+    async fn leave(&self, by: impl Future<Output = ()>) {
+        self.run("document.documentElement.dataset.left = 'yes'").await;
+        by.await;
+        let next = Locator::Css("html:not([data-left]) body");
+        self.client.wait().for_element(next).await.expect("another page");
     }
 
     pub async fn log_in(&self, user: &str, password: &str) {

@@ -4,13 +4,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use chrono::TimeDelta;
 use fantoccini::key::Key;
 use fantoccini::{Locator, actions};
 
 use crate::browser::Browser;
 use crate::support::fleet::Branch;
+use crate::support::site::flags;
 use crate::support::upstream::{Reply, Upstream};
-use crate::support::{Confirmation, Setup, Site, eventually};
+use crate::support::{Confirmation, Setup, Site, eventually, wire_time};
 
 pub const PASSWORD: &str = "four words are long";
 
@@ -79,6 +81,59 @@ async fn a_manager_logs_in_sees_what_was_posted_finds_it_and_sends_a_parked_one_
 }
 
 #[tokio::test]
+async fn a_manager_accepts_what_was_refused_writes_a_note_and_closes_the_day() {
+    let site = Setup { prefixes: &["SKY01"], ..Setup::live() }.prepare();
+    let daemon = site.start();
+    add(&site, "ana", "manager");
+    let today = wire_time(TimeDelta::zero())[..10].to_owned();
+    assert_eq!(daemon.code(&Confirmation::fresh()), "1000");
+    let refused = Confirmation::fresh().with("contractNumber", "SKY0212345678");
+    assert_eq!(daemon.code(&refused), "2006");
+    let browser = Browser::open(&daemon).await;
+    browser.log_in("ana", PASSWORD).await;
+
+    let open = "document.querySelector('details.acts').open = true";
+    browser.follow("Refusals").await;
+    browser.run(open).await;
+    browser.type_into("form.reasoned input[name=text]", "he waits at the counter").await;
+    browser.click("form.reasoned[action='/notes'] button").await;
+    assert!(browser.text().await.contains("by ana: he waits at the counter"));
+    browser.run(open).await;
+    browser.type_into("form.reasoned input[name=reason]", "the cash is in the drawer").await;
+    browser.click("form.reasoned[action='/refusals'] button").await;
+    assert_eq!(browser.path().await, "/collections/2");
+    let text = browser.text().await;
+    for expected in ["accepted", "by ana: the cash is in the drawer", "SKY0212345678"] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+    browser.type_into("form.reasoned input[name=text]", "counted twice").await;
+    browser.click("form.reasoned button").await;
+    assert_eq!(browser.path().await, "/collections/2");
+    assert!(browser.text().await.contains("by ana: counted twice"));
+    browser.follow("Refusals").await;
+    browser.follow("accepted as number 2").await;
+    assert_eq!(browser.path().await, "/collections/2");
+
+    browser.follow("Day close").await;
+    assert!(browser.text().await.contains("This day is open."));
+    browser.click("form:not(.pick):not(.out) button").await;
+    let text = browser.text().await;
+    for expected in ["Closed by ana", "database and tape agreed", "7,800.00"] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+    let late = Confirmation::fresh();
+    assert_eq!(daemon.code(&late), "1000");
+    assert_eq!(flags(&site.only(&late.get("contractNumber"))), ["late"]);
+    browser.go(&format!("/close?day={today}")).await;
+    assert!(browser.text().await.contains("7,800.00"), "as it was closed");
+    // Nothing of it waits for a script, a font or anybody else.
+    assert_eq!(browser.complaints().await, [""; 0]);
+    browser.close().await;
+    daemon.stop();
+    assert_eq!(site.verify().code, Some(0));
+}
+
+#[tokio::test]
 async fn a_viewer_and_a_form_with_a_wrong_token_are_refused() {
     let upstream = Upstream::start(|_| Reply::code(-1026));
     let branch = Branch::of_upstream(&upstream).started();
@@ -94,7 +149,7 @@ async fn a_viewer_and_a_form_with_a_wrong_token_are_refused() {
     // What he is not shown he can still send.
     let form = "const form = document.forms[0]; form.action = '/waiting'; form.insertAdjacentHTML(
         'beforeend', '<input name=\"which\" value=\"all\">'); form.querySelector('button').click()";
-    browser.run(form).await;
+    browser.leave_by(form).await;
     let text = browser.text().await;
     assert!(text.contains("Your account may look, and not act."), "{text}");
     browser.click("form.out button").await;

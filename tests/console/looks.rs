@@ -15,12 +15,13 @@ use crate::support::{Confirmation, Setup, wire_time};
 const WIDTHS: [u32; 3] = [360, 1024, 1440];
 
 /// The pages, and what their pictures are called.
-const PAGES: [(&str, &str); 8] = [
+const PAGES: [(&str, &str); 9] = [
     ("today", "/"),
     ("find", "/find?q=3900"),
     ("story", "/collections/2"),
     ("waiting", "/waiting"),
     ("refusals", "/refusals"),
+    ("close", "/close"),
     ("branches", "/branches"),
     ("health", "/health"),
     ("nowhere", "/collections/4711"),

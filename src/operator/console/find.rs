@@ -6,13 +6,15 @@ use maud::{Markup, html};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::frame::{self, moment, name, number, text};
+use super::refusals::{Kept, with_acts};
+use super::sessions::Session;
 use super::words::{self, Light};
 use crate::domain::amount::{Amount, Centavos};
 use crate::domain::decision::Sequence;
 use crate::operator::output::visible;
 use crate::skypay::channel;
+use crate::store::OpenError;
 use crate::store::reader::{Filter, Found, HeadOffice, Listed, Reader, Sought};
-use crate::store::{KeptRefusal, OpenError};
 use crate::system::clock;
 
 /// So many are shown at a time.
@@ -35,7 +37,7 @@ pub struct Results {
     /// Under its number, its receipt, with its phone or its amount.
     found: Found,
     /// What was refused for that contract.
-    refusals: Vec<KeptRefusal>,
+    refusals: Vec<Kept>,
 }
 
 /// What a text can mean.
@@ -80,7 +82,8 @@ pub fn find(reader: &Reader, text: &str, before: Option<Sequence>) -> Result<Res
         for contract in &question.contracts {
             let filter = Filter { contract: Some(contract.clone()), ..Filter::default() };
             results.of_contract.extend(reader.collections(&filter, None, ROWS_MAX)?);
-            results.refusals.extend(reader.refusals(Some(contract), None, ROWS_MAX)?);
+            let refusals = reader.refusals(Some(contract), None, ROWS_MAX)?;
+            results.refusals.extend(with_acts(reader, refusals)?);
         }
     }
     if !question.contracts.is_empty() {
@@ -95,7 +98,7 @@ pub fn trimmed(text: &str) -> String {
 }
 
 /// The page; without results nothing was asked yet.
-pub fn page(text: &str, results: Option<&Results>) -> Markup {
+pub fn page(text: &str, results: Option<&Results>, session: &Session) -> Markup {
     html! {
         form.find method="get" action="/find" role="search" {
             label for="q" { (words::FIND_LABEL) }
@@ -106,11 +109,11 @@ pub fn page(text: &str, results: Option<&Results>) -> Markup {
             }
             p.quiet #q-help { (words::FIND_HELP) }
         }
-        @if let Some(results) = results { (found(text, results)) }
+        @if let Some(results) = results { (found(text, results, session)) }
     }
 }
 
-fn found(text: &str, results: &Results) -> Markup {
+fn found(text: &str, results: &Results, session: &Session) -> Markup {
     let Results { of_contract, found, refusals } = results;
     let query = utf8_percent_encode(text, NON_ALPHANUMERIC);
     html! {
@@ -124,7 +127,7 @@ fn found(text: &str, results: &Results) -> Markup {
         }
         @if !refusals.is_empty() {
             h2 { (words::REFUSED_TOO) }
-            (super::refusals::list(words::REFUSED_TOO, refusals))
+            (super::refusals::list(words::REFUSED_TOO, refusals, session))
         }
         @match (found.next_before, found.back_to) {
             (Some(before), Some(back_to)) => p {
@@ -185,6 +188,7 @@ pub fn standing(standing: &HeadOffice) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operator::console::sessions::tests::session;
 
     fn sought(text: &str) -> (Option<String>, Option<i64>) {
         let sought = Question::of(text).sought;
@@ -207,7 +211,7 @@ mod tests {
     #[test]
     fn what_is_asked_for_is_written_into_the_page_as_text_only() {
         let hostile = "\"><script>alert(1)</script>\u{202e}";
-        let page = page(hostile, Some(&Results::default())).into_string();
+        let page = page(hostile, Some(&Results::default()), &session()).into_string();
         assert!(!page.contains("<script") && !page.contains('\u{202e}'), "{page}");
         assert!(page.contains("&quot;&gt;&lt;script&gt;"), "{page}");
     }

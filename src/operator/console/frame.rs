@@ -4,6 +4,8 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::sessions::Session;
 use super::words::{self, Light};
+use crate::config::accounts::Role;
+use crate::domain::act::Words;
 use crate::operator::output::visible;
 use crate::operator::snapshot::Snapshot;
 
@@ -18,6 +20,8 @@ pub enum Tab {
     Waiting,
     /// What was refused.
     Refusals,
+    /// Closed days.
+    Close,
     /// Who relays to here.
     Branches,
     /// The daemon.
@@ -26,8 +30,15 @@ pub enum Tab {
 
 impl Tab {
     /// All of them, in their order.
-    pub const ALL: [Tab; 6] =
-        [Tab::Today, Tab::Find, Tab::Waiting, Tab::Refusals, Tab::Branches, Tab::Health];
+    pub const ALL: [Tab; 7] = [
+        Tab::Today,
+        Tab::Find,
+        Tab::Waiting,
+        Tab::Refusals,
+        Tab::Close,
+        Tab::Branches,
+        Tab::Health,
+    ];
 
     /// Where it is.
     pub fn path(self) -> &'static str {
@@ -36,6 +47,7 @@ impl Tab {
             Tab::Find => "/find",
             Tab::Waiting => "/waiting",
             Tab::Refusals => "/refusals",
+            Tab::Close => "/close",
             Tab::Branches => "/branches",
             Tab::Health => "/health",
         }
@@ -47,6 +59,7 @@ impl Tab {
             Tab::Find => words::FIND,
             Tab::Waiting => words::WAITING,
             Tab::Refusals => words::REFUSALS,
+            Tab::Close => words::CLOSE,
             Tab::Branches => words::BRANCHES,
             Tab::Health => words::HEALTH,
         }
@@ -154,7 +167,28 @@ pub fn sign(light: Light) -> Markup {
 pub fn message(what: &str, then: &str) -> Markup {
     html! {
         p.light.bad role="alert" { (sign(Light::Bad)) (what) }
-        p { (then) }
+        @for line in then.lines() { p { (visible(line)) } }
+    }
+}
+
+/// A form with one line of text that says why, for who may act.
+pub fn reasoned(
+    session: &Session,
+    path: &str,
+    (name, value): (&str, &str),
+    (field, label, button): (&str, &str, &str),
+) -> Markup {
+    let id = format!("{field}-{name}-{value}");
+    html! {
+        @if session.account.role == Role::Manager {
+            form.reasoned method="post" action=(path) {
+                (token(session))
+                input type="hidden" name=(name) value=(value);
+                label for=(id) { (label) }
+                input id=(id) name=(field) maxlength=(Words::CHARS_MAX) required;
+                button { (button) }
+            }
+        }
     }
 }
 

@@ -4,8 +4,10 @@
 //! reads, it reads within bounds, so that no page keeps a till waiting.
 
 mod accounts;
+mod acts;
 mod books;
 mod branches;
+mod close;
 mod find;
 mod frame;
 mod health;
@@ -42,14 +44,14 @@ use self::sessions::{Session, Sessions};
 use self::throttle::Throttle;
 use self::words::Light;
 use super::Failure;
-use super::control::Which;
+use super::control::{Reply, Request as Act};
 use super::metrics::Meter;
 use super::probes::{self, Probes};
 use super::snapshot::Snapshot;
 use crate::config::Config;
-use crate::config::accounts::{Account, Role};
+use crate::config::accounts::Role;
 use crate::domain::decision::Sequence;
-use crate::domain::time::AcceptedAt;
+use crate::domain::time::{AcceptedAt, BusinessDate};
 use crate::net::listener::{Peer, Service, Turn};
 use crate::net::tls::Certificate;
 use crate::store::OpenError;
@@ -60,7 +62,7 @@ use crate::system::{clock, strangers};
 const HASH_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Where forms are sent to.
-const ACTS: [&str; 3] = ["/login", "/logout", "/waiting"];
+const ACTS: [&str; 6] = ["/login", "/logout", "/waiting", "/notes", "/refusals", "/close"];
 
 /// What the daemon tells the console, and does for it.
 pub trait Daemon: Send + Sync + 'static {
@@ -73,12 +75,8 @@ pub trait Daemon: Send + Sync + 'static {
     /// What tills are shown now.
     fn certificate(&self) -> Arc<Certificate>;
 
-    /// Sends parked collections again on behalf of somebody; gives how many.
-    fn send_again(
-        &self,
-        which: Which,
-        actor: String,
-    ) -> impl Future<Output = Result<usize, Failure>> + Send;
+    /// Does what somebody asks for, as over the control socket.
+    fn carry_out(&self, request: Act) -> impl Future<Output = Result<Reply, Failure>> + Send;
 }
 
 /// Answers on the operator's listener: the probes, and the console.
@@ -179,6 +177,7 @@ impl<D: Daemon, M: Meter> Console<D, M> {
             "/find" => self.find(&asked).await,
             "/waiting" => self.waiting(&asked).await,
             "/refusals" => self.refusals(&asked).await,
+            "/close" => self.close(&asked).await,
             "/branches" => self.branches(&asked).await,
             "/health" => self.health(&asked).await,
             "/login" => Ok(http::see_other("/")),
@@ -201,7 +200,7 @@ impl<D: Daemon, M: Meter> Console<D, M> {
             let (text, before) = (text.clone(), asked.before());
             Some(self.read(asked, move |reader| find::find(reader, &text, before)).await?)
         };
-        Ok(asked.tab(Tab::Find, words::FIND, &find::page(&text, results.as_ref())))
+        Ok(asked.tab(Tab::Find, words::FIND, &find::page(&text, results.as_ref(), asked.session)))
     }
 
     async fn story(&self, asked: &Asked<'_>, number: &str) -> Result<Answer, Trouble> {
@@ -210,7 +209,10 @@ impl<D: Daemon, M: Meter> Console<D, M> {
             Err(_) => None,
         };
         Ok(match story {
-            Some(story) => asked.tab(Tab::Find, &story::title(&story), &story::page(&story)),
+            Some(story) => {
+                let content = story::page(&story, asked.session);
+                asked.tab(Tab::Find, &story::title(&story), &content)
+            }
             None => problem(StatusCode::NOT_FOUND, Some(asked.session), words::NO_COLLECTION, ""),
         })
     }
@@ -225,7 +227,16 @@ impl<D: Daemon, M: Meter> Console<D, M> {
     async fn refusals(&self, asked: &Asked<'_>) -> Result<Answer, Trouble> {
         let before = asked.before();
         let refusals = self.read(asked, move |reader| refusals::read(reader, before)).await?;
-        Ok(asked.tab(Tab::Refusals, words::REFUSALS_TITLE, &refusals::page(&refusals)))
+        let content = refusals::page(&refusals, asked.session);
+        Ok(asked.tab(Tab::Refusals, words::REFUSALS_TITLE, &content))
+    }
+
+    async fn close(&self, asked: &Asked<'_>) -> Result<Answer, Trouble> {
+        let today = now().date();
+        let day = BusinessDate::parse(asked.query.get("day")).unwrap_or(today);
+        let closings = self.read(asked, move |reader| close::read(reader, day, today)).await?;
+        let content = close::page(day, today, &closings, asked.session);
+        Ok(asked.tab(Tab::Close, words::CLOSE, &content))
     }
 
     async fn branches(&self, asked: &Asked<'_>) -> Result<Answer, Trouble> {
@@ -288,14 +299,15 @@ impl<D: Daemon, M: Meter> Console<D, M> {
                 let answer = http::see_other("/login");
                 Ok(http::with_cookie(answer, &self.cookie_name("tilld"), None, self.is_plain))
             }
-            "/waiting" => Ok(self.send_again(&session, turn, form.get("which")).await),
-            _ => Ok(not_there(Some(&session))),
+            _ => Ok(match acts::wished(&path, &form, session.account.name.as_str()) {
+                Some(act) => self.carry_out(&session, turn, act).await,
+                None => not_there(Some(&session)),
+            }),
         }
     }
 
-    async fn send_again(&self, session: &Session, turn: &Turn, which: &str) -> Answer {
-        let Account { name, role, .. } = &session.account;
-        if *role != Role::Manager {
+    async fn carry_out(&self, session: &Session, turn: &Turn, act: Act) -> Answer {
+        if session.account.role != Role::Manager {
             let (what, then) = (words::FORBIDDEN, words::FORBIDDEN_HELP);
             return problem(StatusCode::FORBIDDEN, Some(session), what, then);
         }
@@ -308,12 +320,9 @@ impl<D: Daemon, M: Meter> Console<D, M> {
                 words::BUSY_HELP,
             );
         }
-        let which = match which {
-            "all" => Which::AllParked,
-            number => Which::These(vec![number.to_owned()]),
-        };
-        match self.daemon.send_again(which, name.to_string()).await {
-            Ok(count) => http::see_other(&format!("/waiting?sent={count}")),
+        let then = acts::page_of(&act);
+        match self.daemon.carry_out(act).await {
+            Ok(reply) => http::see_other(&acts::page_after(&reply).unwrap_or(then)),
             Err(failure) => {
                 problem(StatusCode::CONFLICT, Some(session), words::NOT_DONE, &failure.message)
             }
@@ -425,7 +434,7 @@ fn not_there(session: Option<&Session>) -> Answer {
 
 /// A page that says what was not done, and what follows from that.
 fn problem(status: StatusCode, session: Option<&Session>, what: &str, then: &str) -> Answer {
-    let content = frame::message(what, &super::output::visible(then));
+    let content = frame::message(what, then);
     let title = if status == StatusCode::NOT_FOUND { words::NOT_FOUND } else { words::NOT_DONE };
     http::page(status, frame::whole(title, None, session, &content))
 }

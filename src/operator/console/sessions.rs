@@ -99,7 +99,7 @@ fn digest_of(secret: &str) -> [u8; 32] {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::accounts::{AccountName, Role};
     use crate::system::clock;
@@ -107,6 +107,13 @@ mod tests {
     fn ana() -> Account {
         let name = AccountName::parse("ana").unwrap();
         Account { name, role: Role::Manager, password_hash: "$1".to_owned() }
+    }
+
+    /// A manager's session that has just begun.
+    pub fn session() -> Session {
+        let (sessions, now) = (Sessions::default(), clock::monotonic());
+        let secret = sessions.begin(ana(), now).unwrap();
+        sessions.find(&secret, &[ana()], now).unwrap()
     }
 
     #[test]

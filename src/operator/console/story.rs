@@ -4,12 +4,15 @@
 use maud::{Markup, html};
 
 use super::frame;
+use super::sessions::Session;
 use super::words;
+use crate::domain::act::About;
 use crate::domain::amount::Centavos;
 use crate::domain::flags::Flag;
 use crate::domain::provenance::Form;
 use crate::operator::output::visible;
 use crate::skypay::channel;
+use crate::store::Act;
 use crate::store::reader::{HeadOffice, Story};
 
 /// The page's title.
@@ -19,7 +22,7 @@ pub fn title(story: &Story) -> String {
 }
 
 /// The page.
-pub fn page(story: &Story) -> Markup {
+pub fn page(story: &Story, session: &Session) -> Markup {
     let entry = &story.listed.entry;
     let collection = &entry.confirmation.collection;
     let channel = channel::name(collection.channel)
@@ -39,9 +42,15 @@ pub fn page(story: &Story) -> Markup {
         (frame::facts(&facts))
         h2 { (words::STORY) }
         ol.story { @for (name, event) in events(story) { li { strong { (name) } " " (event) } } }
+        (frame::reasoned(
+            session,
+            "/notes",
+            ("about", &About::Collection(entry.sequence).to_string()),
+            ("text", words::NOTE, words::WRITE_NOTE),
+        ))
         @if !story.refusals.is_empty() {
             h2 { (words::REFUSED_TOO) }
-            (super::refusals::list(words::REFUSED_TOO, story.refusals.iter().map(|(kept, _)| kept)))
+            (super::refusals::list(words::REFUSED_TOO, &story.refusals, session))
         }
     }
 }
@@ -94,13 +103,7 @@ fn events(story: &Story) -> Vec<(&'static str, Markup)> {
     }
     // What people did stands among them.
     for act in &story.acts {
-        let Some(name) = words::deed(&act.deed) else { continue };
-        let written = act.deed.words().map(|words| visible(words.as_str()));
-        let event = html! {
-            (time(&act.at.wall_clock())) " " (words::by(&visible(act.actor.as_str())))
-            @if let Some(written) = written { ": " (written) }
-        };
-        tries.push((act.at, name, event));
+        tries.extend(words::deed(&act.deed).map(|name| (act.at, name, done(act))));
     }
     tries.sort_by_key(|(at, ..)| *at);
     events.extend(tries.into_iter().map(|(_, name, event)| (name, event)));
@@ -110,6 +113,14 @@ fn events(story: &Story) -> Vec<(&'static str, Markup)> {
         HeadOffice::Parked(_) | HeadOffice::Delivered(_) => {}
     }
     events
+}
+
+/// When and by whom something was done, and what was written with it.
+pub fn done(act: &Act) -> Markup {
+    html! {
+        (time(&act.at.wall_clock())) " " (words::by(&visible(act.actor.as_str())))
+        @if let Some(written) = act.deed.words() { ": " (visible(written.as_str())) }
+    }
 }
 
 fn tried(at: &str, took_ms: i64, reason: &str) -> Markup {

@@ -20,6 +20,25 @@ pub const REFUSALS: &str = "Refusals";
 pub const BRANCHES: &str = "Branches";
 pub const HEALTH: &str = "Health";
 
+pub const CLOSE: &str = "Day close";
+
+pub const DAY: &str = "Day";
+pub const SHOW: &str = "Show";
+pub const DAYS_OF_LATE: &str = "The last two weeks";
+pub const OPEN: &str = "open";
+pub const CLOSED: &str = "Closed";
+pub const ALL: &str = "all";
+pub const BOTH_AGREE: &str = "database and tape agreed";
+pub const DAY_IS_OPEN: &str = "This day is open. What is confirmed for it after it was closed \
+     stands in the next open day's books. A closed day cannot be opened again.";
+pub const WITH_UNDELIVERED: &str = "Also when head office has not got all of it";
+pub const CLOSE_THIS_DAY: &str = "Close this day";
+pub const MANAGERS_CLOSE: &str = "A manager may close it.";
+pub const WRITE_NOTE: &str = "Write a note";
+pub const NOTE: &str = "Note";
+pub const ACCEPT: &str = "Accept";
+pub const ACCEPT_WHY: &str = "Why this is a collection after all";
+
 pub const SKIP: &str = "Skip to the page";
 pub const PAGES: &str = "Pages";
 pub const LOG_IN: &str = "Log in";
