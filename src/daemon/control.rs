@@ -16,7 +16,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 use super::closing;
-use super::reload::InForce;
+use super::reload::{InForce, Shown};
 use super::snapshots::Asker;
 use super::stopped;
 use super::till::Till;
@@ -244,17 +244,13 @@ impl Control {
 
     /// Confirms a collection that is none, as a till would.
     async fn test(&self) -> Result<Reply, Failure> {
-        let (fingerprint, wants_certificates) = {
-            let shown = self.in_force.shown();
-            let shown = shown.borrow();
-            (shown.fingerprint.clone(), shown.wants_certificates)
-        };
-        if wants_certificates {
+        let Shown { config, certificate, .. } = self.in_force.shown().borrow().clone();
+        if config.endpoint.tls.client_ca.is_some() {
             let message = "callers must present a certificate here (client_ca), and the daemon has \
                            none of them; let a till confirm something";
             return Err(Failure::new(Exit::Configuration, message));
         }
-        let till = Till::new(self.snapshot().await?.endpoint, &fingerprint);
+        let till = Till::new(self.snapshot().await?.endpoint, &certificate.fingerprint);
         let body = self.in_force.endpoint().self_test();
         let answered = timeout(SELF_TEST_TIME, till.post(body.to_string())).await;
         let failed = |why: String| Failure::new(Exit::Error, format!("a till would fail: {why}"));

@@ -29,14 +29,8 @@ use crate::system::event::Event;
 /// What of the configuration people are shown, and what runs because of it.
 #[derive(Clone)]
 pub struct Shown {
-    /// How many callers there are.
-    pub callers: usize,
     /// Configured names that the certificate does not hold for.
     pub lacking_names: Vec<String>,
-    /// SHA-256 of the certificate.
-    pub fingerprint: String,
-    /// Whether callers must present a certificate of their own.
-    pub wants_certificates: bool,
     /// When the certificate begins to hold.
     pub certificate_begins_at: Option<Moment>,
     /// When it ends to hold.
@@ -45,8 +39,6 @@ pub struct Shown {
     pub keys: Vec<OldestKey>,
     /// The branches that may relay to here.
     pub branches: Arc<HashSet<BranchName>>,
-    /// Whether metrics tell takings.
-    pub tells_takings: bool,
     /// Where collections go.
     pub head_office: Option<snapshot::HeadOffice>,
     /// What sends them there.
@@ -306,17 +298,13 @@ fn shown(
 ) -> Shown {
     let moment = |text: &str| Moment::try_from(text.to_owned()).ok();
     Shown {
-        callers: config.callers.len(),
         lacking_names: lacking_names(config, certificate),
-        fingerprint: certificate.fingerprint.clone(),
-        wants_certificates: config.endpoint.tls.client_ca.is_some(),
         certificate_begins_at: moment(&certificate.not_before),
         certificate_ends_at: moment(&certificate.not_after),
         keys,
         branches: Arc::new(
             config.callers.iter().filter_map(|caller| caller.branch.clone()).collect(),
         ),
-        tells_takings: config.operator.metrics_takings,
         head_office: config.upstream.as_ref().map(|upstream| snapshot::HeadOffice {
             branch: upstream.branch.as_str().to_owned(),
             host: host(upstream).to_owned(),

@@ -186,16 +186,16 @@ impl Photographer {
     fn take(&mut self) -> Snapshot {
         let now = AcceptedAt::new(clock::now());
         let Shown {
-            callers,
             lacking_names,
             certificate_begins_at,
             certificate_ends_at,
             keys,
             mut head_office,
             relay,
-            tells_takings,
+            config,
             ..
         } = self.subjects.shown.borrow().clone();
+        let tells_takings = config.operator.metrics_takings;
         let books = self.counter.count(now, head_office.is_some(), tells_takings);
         let Stock { last_backup, tape_bytes } = self.stock.look(now, &self.subjects.health);
         let Subjects { endpoint, operator, control, health, strayed, last_check, .. } =
@@ -216,7 +216,7 @@ impl Photographer {
             endpoint: *endpoint,
             operator: operator.borrow().clone(),
             control: control.clone(),
-            callers,
+            callers: config.callers.len(),
             lacking_names,
             certificate_begins_at,
             certificate_ends_at,

@@ -25,7 +25,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use super::verify::{Range, check_pages, verify_with};
+use super::takings::Days;
+use super::verify::{check_pages, verify_with};
 use super::{OpenError, OpenErrorKind, database_path, schema, tape};
 use crate::domain::Invalid;
 use crate::domain::provenance::Digest;
@@ -215,11 +216,11 @@ fn check(place: &Path, progress: Progress<'_>) -> Result<Checked, OpenError> {
     // their digests.
     let directory = tape::directory(place);
     let mut told = |done, total| progress("checked", done, total);
-    let verified = verify_with(&copy, &directory, Range::default(), true, &mut told)?;
+    let verified = verify_with(&copy, &directory, Days::default(), true, &mut told)?;
     let is_true_copy = verified.is_ok() || {
         // Beyond a tape without a line all rows stand for themselves.
         let no_tape = place.join("no-tape");
-        verify_with(&copy, &no_tape, Range::default(), true, &mut told)?.is_ok()
+        verify_with(&copy, &no_tape, Days::default(), true, &mut told)?.is_ok()
     };
     Ok(Checked {
         is_true_copy,

@@ -11,8 +11,9 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::place::{self, Unfinished};
 use super::record;
 use super::relays::{self, Heard};
+use super::takings::Days;
 use super::tape::{self, Line, Lines, Place, What};
-use super::verify::{Range, verify_with};
+use super::verify::verify_with;
 use super::{
     OpenError, OpenErrorKind, acts, agree, database_path, deliveries, lock, refusals, schema,
     transaction,
@@ -64,7 +65,7 @@ pub fn rebuild_locked(
         connection.query_row("SELECT count(*) FROM collection", [], |row| row.get(0))?;
     if damage.is_empty() {
         let verified =
-            verify_with(&connection, &directory, Range::default(), false, &mut |_, _| {})?;
+            verify_with(&connection, &directory, Days::default(), false, &mut |_, _| {})?;
         if !verified.is_ok() {
             let message = format!(
                 "the new database does not fit the tape:\n  {}",

@@ -74,6 +74,11 @@ impl Days {
         }
     }
 
+    /// Whether a date is among them.
+    pub fn has(self, date: BusinessDate) -> bool {
+        self.from.is_none_or(|from| date >= from) && self.to.is_none_or(|to| date <= to)
+    }
+
     /// Bounds to compare dates of books with, which are texts: everything lies between nothing and
     /// a letter.
     pub(super) fn texts(self) -> (String, String) {

@@ -12,6 +12,7 @@ use super::acts::Deed;
 use super::closing::{self, ByChannel};
 use super::collections::EntryRow;
 use super::record;
+use super::takings::Days;
 use super::tape::{self, Line, Lines, What};
 use super::{
     OpenError, OpenErrorKind, REBUILD, acts, agree, collections, deliveries, lock, outbox, rebuild,
@@ -70,25 +71,11 @@ impl Sum {
     }
 }
 
-/// The business dates that are compared; the tape's chain is always checked whole.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Range {
-    /// The first.
-    pub from: Option<BusinessDate>,
-    /// The last.
-    pub to: Option<BusinessDate>,
-}
-
-impl Range {
-    fn has(self, date: BusinessDate) -> bool {
-        self.from.is_none_or(|from| date >= from) && self.to.is_none_or(|to| date <= to)
-    }
-}
-
-/// Checks a state directory. `progress` hears the bytes of tape read so far, and of all.
+/// Checks a state directory, and compares these days; the tape's chain is always checked whole.
+/// `progress` hears the bytes of tape read so far, and of all.
 pub fn verify(
     state_dir: &Path,
-    range: Range,
+    days: Days,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Verified, OpenError> {
     if rebuild::is_lost(state_dir).map_err(|error| OpenError::inaccessible(state_dir, error))? {
@@ -98,7 +85,7 @@ pub fn verify(
     // Asked first: what is committed later may not stand on the tape yet while a daemon runs.
     let is_daemon_running = lock::is_taken(state_dir);
     let connection = schema::open_for_reading(state_dir)?;
-    verify_with(&connection, &tape::directory(state_dir), range, is_daemon_running, progress)
+    verify_with(&connection, &tape::directory(state_dir), days, is_daemon_running, progress)
 }
 
 /// As [`verify`], with a database that is open already. While the tape's end is open, because a
@@ -106,13 +93,13 @@ pub fn verify(
 pub fn verify_with(
     connection: &Connection,
     directory: &Path,
-    range: Range,
+    days: Days,
     is_end_open: bool,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Verified, OpenError> {
     let mut check = Check {
         connection,
-        range,
+        days,
         is_live: agree::mode(connection)? == Mode::Live,
         found: Verified::default(),
         seen: Lineup::default(),
@@ -166,7 +153,7 @@ impl Lineup {
 
 struct Check<'a> {
     connection: &'a Connection,
-    range: Range,
+    days: Days,
     is_live: bool,
     found: Verified,
     seen: Lineup,
@@ -288,7 +275,7 @@ impl Check<'_> {
                 format!("line {number} tells of a collection of {day}, closed by line {close}");
             self.differs(what);
         }
-        if !self.range.has(told.business_date) {
+        if !self.days.has(told.business_date) {
             return Ok(None);
         }
         self.found.days.entry(told.business_date).or_default().tape.add(collection.amount);
@@ -411,7 +398,7 @@ impl Check<'_> {
 
     fn check_row(&mut self, row: &EntryRow, is_end_open: bool) {
         let entry = &row.entry;
-        if !self.range.has(entry.business_date) {
+        if !self.days.has(entry.business_date) {
             return;
         }
         let is_missed = self.misses(row.line, is_end_open);

@@ -189,7 +189,7 @@ fn every_answer_is_guarded_and_the_cookie_is_for_this_site_alone() {
     for path in ["/", "/find?q=1", "/waiting", "/refusals", "/branches", "/health", "/nowhere"] {
         browser.get(path);
         for header in [
-            "content-security-policy: default-src 'none'; style-src 'self'; script-src 'self'; ",
+            "content-security-policy: default-src 'none'; style-src 'self'; img-src 'self'; ",
             "frame-ancestors 'none'; base-uri 'none'\r\n",
             "x-content-type-options: nosniff\r\n",
             "referrer-policy: no-referrer\r\n",

@@ -24,7 +24,8 @@ use crate::operator::output::{Member, Printer, note, told, visible};
 use crate::operator::snapshot::{Snapshot, counted};
 use crate::operator::{Exit, Failure, may_read};
 use crate::store::database_path;
-use crate::store::verify::{self, Range};
+use crate::store::takings::Days;
+use crate::store::verify;
 use crate::system::limits;
 
 /// `tilld doctor`
@@ -203,7 +204,7 @@ fn witnesses(config: &Config) -> Result<String, Failure> {
     may_read(&config.state_dir)?;
     may_read(&database_path(&config.state_dir))?;
     let progress = Progress::begin();
-    let verified = verify::verify(&config.state_dir, Range::default(), &mut |done, total| {
+    let verified = verify::verify(&config.state_dir, Days::default(), &mut |done, total| {
         progress.tell("of the tape", done, total);
     });
     progress.end();

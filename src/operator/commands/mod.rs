@@ -24,8 +24,6 @@ use super::cli::{
     BackupCommand, CertCommand, Command, ConfigCommand, ContractCommand, RefusalsCommand,
 };
 use crate::config::Config;
-use crate::store::takings::Days;
-use crate::store::verify::Range;
 pub use backup::backups;
 pub use check::callers_in_words;
 pub use doctor::doctor;
@@ -58,7 +56,7 @@ pub fn run(command: &Command, config: &Config) -> Option<Result<(), Failure>> {
             close::close(config, *day, *with_undelivered, *output)
         }
         Command::Verify { from, to, output } => takings::days_between(*from, *to)
-            .and_then(|Days { from, to }| witnesses::verify(config, Range { from, to }, *output)),
+            .and_then(|days| witnesses::verify(config, days, *output)),
         Command::Rebuild { despite_damage } => witnesses::rebuild(config, *despite_damage),
         Command::Selftest { output } => selftest::selftest(config, *output),
         Command::Reload => reload::run(config),

@@ -18,7 +18,8 @@ use crate::operator::output::{
 };
 use crate::operator::{Exit, Failure, may_read};
 use crate::store::rebuild as rebuilding;
-use crate::store::verify::{self, Day, Range, Verified};
+use crate::store::takings::Days;
+use crate::store::verify::{self, Day, Verified};
 use crate::store::{database_path, undelivered};
 
 /// What is made here is the daemon's and its group's alone, as if the daemon had made it.
@@ -33,10 +34,10 @@ const DAY_COLUMNS: &[Column] = &[
 ];
 
 /// `tilld verify`
-pub fn verify(config: &Config, range: Range, output: Output) -> Result<(), Failure> {
+pub fn verify(config: &Config, days: Days, output: Output) -> Result<(), Failure> {
     may_read(&database_path(&config.state_dir))?;
     let progress = Progress::begin();
-    let verified = verify::verify(&config.state_dir, range, &mut |done, total| {
+    let verified = verify::verify(&config.state_dir, days, &mut |done, total| {
         progress.tell("of the tape", done, total);
     })?;
     progress.end();

@@ -24,8 +24,8 @@ const FORM_BYTES_MAX: usize = 8 * 1024;
 const FORM_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Nothing comes from anywhere else, and nothing is written into the page.
-const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; \
-     connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
+     frame-ancestors 'none'; base-uri 'none'";
 
 /// What is answered.
 pub type Answer = Response<Full<Bytes>>;
