@@ -174,7 +174,7 @@ pub enum SyncCommand {
     },
     /// Send parked collections again
     Retry {
-        /// Contract numbers, receipt numbers or sequence numbers
+        /// Contracts, receipts or numbers; `collection:17` is that one alone
         #[arg(value_name = "REF", required_unless_present = "all_parked")]
         references: Vec<String>,
         /// All that are parked

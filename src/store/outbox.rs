@@ -4,6 +4,7 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use super::columns::parsed;
+use crate::domain::act::About;
 use crate::domain::amount::Amount;
 use crate::domain::decision::Sequence;
 
@@ -50,12 +51,16 @@ pub fn is_parked(connection: &Connection, sequence: Sequence) -> rusqlite::Resul
 
 /// The parked collections with this contract, receipt or number.
 pub fn parked_named(connection: &Connection, reference: &str) -> rusqlite::Result<Vec<Sequence>> {
+    let (name, number) = match About::parse(reference) {
+        Some(About::Collection(sequence)) => (None, Some(sequence)),
+        _ => (Some(reference), reference.parse().ok()),
+    };
     connection
         .prepare_cached(
             "SELECT parked.sequence FROM parked CROSS JOIN collection USING (sequence)
              WHERE contract = ?1 OR receipt = ?1 OR parked.sequence = ?2 ORDER BY 1",
         )?
-        .query_map((reference, reference.parse::<Sequence>().ok()), |row| row.get(0))?
+        .query_map((name, number), |row| row.get(0))?
         .collect()
 }
 

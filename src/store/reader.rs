@@ -169,6 +169,8 @@ pub struct Story {
     pub attempts: Vec<KeptAttempt>,
     /// What people did about it, oldest first.
     pub acts: Vec<Act>,
+    /// Whether its contract counts as paid: it was not reopened since.
+    pub is_paid: bool,
 }
 
 impl Reader {
@@ -429,17 +431,20 @@ impl Reader {
     }
 
     /// The numbers of the collections that wait for a person and have this contract, receipt or
-    /// number.
+    /// number; `collection:17` is that number alone.
     pub fn parked_named(&self, reference: &str) -> Result<Vec<Sequence>, OpenError> {
         Ok(outbox::parked_named(&self.connection, reference)?)
     }
 
-    /// How a collection with this contract or number stands with head office. Receipts are not
-    /// looked through: no index has them.
+    /// How a collection with this contract or number, or `collection:17`, stands with head office.
+    /// Receipts are not looked through: no index has them.
     pub fn stands(&self, reference: &str) -> Result<Option<HeadOffice>, OpenError> {
         let sql = "SELECT sequence FROM collection WHERE contract = ?1
                    UNION ALL SELECT sequence FROM collection WHERE sequence = ?2 LIMIT 1";
-        let number = reference.parse::<Sequence>().ok();
+        let number = match About::parse(reference) {
+            Some(About::Collection(sequence)) => Some(sequence),
+            _ => reference.parse().ok(),
+        };
         let mut statement = self.connection.prepare_cached(sql)?;
         let found = statement.query_row((reference, number), |row| row.get(0)).optional()?;
         found.map(|sequence| self.standing(sequence)).transpose()
@@ -575,15 +580,16 @@ impl Reader {
 
     fn story(&self, listed: Listed) -> Result<Story, OpenError> {
         let variants = collections::variants(&self.connection, listed.entry.sequence)?;
-        let contract = listed.entry.confirmation.collection.contract.as_str();
-        let refusals = self.refusals(Some(contract), None, PAGE_ROWS)?;
+        let contract = &listed.entry.confirmation.collection.contract;
+        let is_paid = acts::reopened(&self.connection, contract)?.is_none();
+        let refusals = self.refusals(Some(contract.as_str()), None, PAGE_ROWS)?;
         let refusals = refusals.into_iter().map(|kept| self.with_acts(kept));
         let refusals = refusals.collect::<Result<_, _>>()?;
         let sequence = listed.entry.sequence;
         let deliveries = deliveries::deliveries_of(&self.connection, sequence)?;
         let attempts = deliveries::attempts_of(&self.connection, sequence)?;
         let acts = acts::acts_about(&self.connection, About::Collection(sequence))?;
-        Ok(Story { listed, variants, refusals, deliveries, attempts, acts })
+        Ok(Story { listed, variants, refusals, deliveries, attempts, acts, is_paid })
     }
 
     fn with_acts(&self, kept: KeptRefusal) -> Result<(KeptRefusal, Vec<Act>), OpenError> {

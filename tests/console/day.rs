@@ -66,7 +66,7 @@ async fn a_manager_logs_in_sees_what_was_posted_finds_it_and_sends_a_parked_one_
     browser.follow("Waiting").await;
     assert!(browser.text().await.contains("-1026"), "{}", browser.text().await);
     takes.store(true, Ordering::Relaxed);
-    browser.click("form.act button[value='1']").await;
+    browser.click("form.act button[value='collection:1']").await;
     let text = browser.text().await;
     assert!(text.contains("To be sent again: 1 collection."), "{text}");
     branch.await_empty_outbox();
@@ -110,6 +110,12 @@ async fn a_manager_accepts_what_was_refused_writes_a_note_and_closes_the_day() {
     browser.click("form.reasoned button").await;
     assert_eq!(browser.path().await, "/collections/2");
     assert!(browser.text().await.contains("by ana: counted twice"));
+    browser.run(open).await;
+    browser.type_into("form.reasoned input[name=reason]", "the first was paid back").await;
+    browser.click("form.reasoned[action='/collections/2'] button").await;
+    assert_eq!(browser.path().await, "/collections/2");
+    let text = browser.text().await;
+    assert!(text.contains("Contract reopened") && text.contains("the first was paid back"));
     browser.follow("Refusals").await;
     browser.follow("accepted as number 2").await;
     assert_eq!(browser.path().await, "/collections/2");

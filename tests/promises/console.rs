@@ -297,10 +297,97 @@ fn a_manager_sends_a_parked_collection_again_and_a_viewer_may_not() {
     assert_eq!(ana.post("/waiting", "which=1"), 303);
     assert!(ana.shows("location: /waiting?sent=1\r\n"), "{}", ana.page);
     upstream.await_requests(2);
-    let tape = site.state_dir().join("tape");
-    let told = std::fs::read_dir(tape).unwrap().any(|file| {
-        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
-        text.contains("\"retry\"") && text.contains("\"ana\"")
-    });
-    assert!(told, "the tape tells who did it");
+    assert!(tells(site, "retry"), "the tape tells who did it");
+}
+
+/// Whether the tape tells of such an act by ana.
+fn tells(site: &Site, act: &str) -> bool {
+    let tape = std::fs::read_dir(site.state_dir().join("tape")).unwrap();
+    let told = tape.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap());
+    told.into_iter().any(|text| {
+        let mut lines = text.lines();
+        lines.any(|line| line.contains(&format!("{act:?}")) && line.contains("\"ana\""))
+    })
+}
+
+#[test]
+fn one_parked_collection_is_sent_again_alone_though_its_number_is_the_receipt_of_another() {
+    let upstream = Upstream::start(|_| Reply::code(-1026));
+    let branch = Branch::of_upstream(&upstream).started();
+    let daemon = branch.daemon();
+    add(&branch.site, "ana", "manager");
+    add(&branch.site, "ben", "viewer");
+    let (first, second) = (Confirmation::fresh().with("receiptNumber", "2"), Confirmation::fresh());
+    for confirmation in [&first, &second] {
+        assert_eq!(daemon.code(confirmation), "1000");
+    }
+    branch.await_count("SELECT count(*) FROM parked", |count| count == 2);
+    let button = "<button name=\"which\" value=\"collection:2\"";
+    let mut ben = Browser::of(daemon, "ben");
+    ben.get("/collections/2");
+    assert!(!ben.shows(button), "{}", ben.page);
+    let mut ana = Browser::of(daemon, "ana");
+    for path in ["/waiting", "/collections/2"] {
+        ana.get(path);
+        assert!(ana.shows(button), "{path}: {}", ana.page);
+    }
+    assert_eq!(ana.post("/waiting", "which=collection%3A2"), 303);
+    assert!(ana.shows("location: /waiting?sent=1\r\n"), "{}", ana.page);
+    upstream.await_requests(3);
+    let contract = second.get("contractNumber");
+    assert_eq!(upstream.got()[2].field("contractNumber"), contract);
+    branch.await_count("SELECT count(*) FROM parked", |count| count == 2);
+    assert_eq!(upstream.got().len(), 3);
+    let told = branch.site.tilld(&["sync", "retry", "collection:3"]);
+    assert_eq!(told.status.code(), Some(5), "{}", String::from_utf8_lossy(&told.stderr));
+}
+
+#[test]
+fn a_manager_reopens_a_paid_contract_on_its_page_and_a_viewer_may_not() {
+    let site = with_people(&Setup::live());
+    let daemon = site.start();
+    let first = Confirmation::fresh();
+    let [second, third] = ["2", "3"].map(|receipt| first.clone().with("receiptNumber", receipt));
+    assert_eq!(daemon.code(&first), "1000");
+    assert_eq!(daemon.code(&second), "-1026");
+    let wish = format!("contract={}&reason=paid+%3Cb%3Eback", first.get("contractNumber"));
+    let form = "action=\"/collections/1\"";
+    let mut ben = Browser::of(&daemon, "ben");
+    ben.get("/collections/1");
+    assert!(!ben.shows(form), "{}", ben.page);
+    assert_eq!(ben.post("/collections/1", &wish), 403);
+
+    let mut ana = Browser::of(&daemon, "ana");
+    let untrue = format!("token={}&{wish}", "0".repeat(64));
+    assert_eq!(ana.ask("POST", "/collections/1", "", &untrue), 403);
+    ana.get("/collections/1");
+    assert!(ana.shows(form), "{}", ana.page);
+    let without_reason = format!("contract={}&reason=", first.get("contractNumber"));
+    assert_eq!(ana.post("/collections/1", &without_reason), 409);
+    assert!(ana.shows("1 to 500 printable characters"), "{}", ana.page);
+    assert_eq!(daemon.code(&second), "-1026", "nothing was done yet");
+    assert!(!tells(&site, "reopen"));
+
+    ana.get("/collections/1");
+    assert_eq!(ana.post("/collections/1", &wish), 303);
+    assert!(ana.shows("location: /collections/1\r\n"), "{}", ana.page);
+    ana.get("/collections/1");
+    assert!(ana.shows("by ana: paid &lt;b&gt;back"), "{}", ana.page);
+    assert!(!ana.shows(form), "it is open already: {}", ana.page);
+    assert!(tells(&site, "reopen"), "the tape tells who did it");
+    for (confirmation, code) in [(&second, "1000"), (&third, "-1026")] {
+        assert_eq!(daemon.code(confirmation), code);
+    }
+    ana.get("/collections/2");
+    assert!(ana.shows("action=\"/collections/2\""), "it is paid again: {}", ana.page);
+}
+
+#[test]
+fn where_contracts_are_paid_in_installments_none_is_reopened() {
+    let site = with_people(&Setup::installments());
+    let daemon = site.start();
+    assert_eq!(daemon.code(&Confirmation::fresh()), "1000");
+    let mut ana = Browser::of(&daemon, "ana");
+    ana.get("/collections/1");
+    assert!(ana.shows("Write a note") && !ana.shows("Reopen"), "{}", ana.page);
 }

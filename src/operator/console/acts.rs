@@ -1,6 +1,7 @@
 //! What a manager asks for with a form, and where that leads.
 
 use super::http::Fields;
+use crate::domain::decision::Sequence;
 use crate::operator::control::{Reply, Request, Which};
 
 /// What the form that was sent to this path asks for; `None` when it is none of ours.
@@ -23,17 +24,27 @@ pub fn wished(path: &str, form: &Fields, actor: &str) -> Option<Request> {
             let with_undelivered = form.get("with_undelivered") == "yes";
             Request::Close { day: text("day"), with_undelivered, actor }
         }
+        path if is_story(path) => {
+            Request::Reopen { contract: text("contract"), reason: text("reason"), actor }
+        }
         _ => return None,
     })
 }
 
-/// The page on which an act was asked for.
-pub fn page_of(act: &Request) -> String {
+/// Whether this is a collection's own page, where its contract can be reopened.
+pub fn is_story(path: &str) -> bool {
+    let number = path.strip_prefix("/collections/").map(str::parse::<Sequence>);
+    number.is_some_and(|number| number.is_ok())
+}
+
+/// The page on which an act was asked for, by a form that was sent to this path.
+pub fn page_of(act: &Request, path: &str) -> String {
     match act {
         Request::Note { reference, .. } => match reference.strip_prefix("collection:") {
             Some(number) => format!("/collections/{number}"),
             None => "/refusals".to_owned(),
         },
+        Request::Reopen { .. } => path.to_owned(),
         _ => "/".to_owned(),
     }
 }

@@ -61,7 +61,7 @@ use crate::system::{clock, strangers};
 /// So long a login waits until others are done: one is computed at a time.
 const HASH_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Where forms are sent to.
+/// Where forms are sent to, besides collections' own pages.
 const ACTS: [&str; 6] = ["/login", "/logout", "/waiting", "/notes", "/refusals", "/close"];
 
 /// What the daemon tells the console, and does for it.
@@ -210,7 +210,7 @@ impl<D: Daemon, M: Meter> Console<D, M> {
         };
         Ok(match story {
             Some(story) => {
-                let content = story::page(&story, asked.session);
+                let content = story::page(&story, asked.config.endpoint.contracts, asked.session);
                 asked.tab(Tab::Find, &story::title(&story), &content)
             }
             None => problem(StatusCode::NOT_FOUND, Some(asked.session), words::NO_COLLECTION, ""),
@@ -268,7 +268,7 @@ impl<D: Daemon, M: Meter> Console<D, M> {
         request: Request<Incoming>,
     ) -> Result<Answer, Trouble> {
         let path = request.uri().path().to_owned();
-        if !ACTS.contains(&path.as_str()) {
+        if !ACTS.contains(&path.as_str()) && !acts::is_story(&path) {
             return Ok(not_there(None));
         }
         let secret = self.cookie(&request, "tilld");
@@ -300,13 +300,17 @@ impl<D: Daemon, M: Meter> Console<D, M> {
                 Ok(http::with_cookie(answer, &self.cookie_name("tilld"), None, self.is_plain))
             }
             _ => Ok(match acts::wished(&path, &form, session.account.name.as_str()) {
-                Some(act) => self.carry_out(&session, turn, act).await,
+                Some(act) => {
+                    let then = acts::page_of(&act, &path);
+                    self.carry_out(&session, turn, act, then).await
+                }
                 None => not_there(Some(&session)),
             }),
         }
     }
 
-    async fn carry_out(&self, session: &Session, turn: &Turn, act: Act) -> Answer {
+    /// Has an act done; `then` is the page to go on with, unless the act leads to another.
+    async fn carry_out(&self, session: &Session, turn: &Turn, act: Act, then: String) -> Answer {
         if session.account.role != Role::Manager {
             let (what, then) = (words::FORBIDDEN, words::FORBIDDEN_HELP);
             return problem(StatusCode::FORBIDDEN, Some(session), what, then);
@@ -320,7 +324,6 @@ impl<D: Daemon, M: Meter> Console<D, M> {
                 words::BUSY_HELP,
             );
         }
-        let then = acts::page_of(&act);
         match self.daemon.carry_out(act).await {
             Ok(reply) => http::see_other(&acts::page_after(&reply).unwrap_or(then)),
             Err(failure) => {

@@ -5,9 +5,12 @@ use maud::{Markup, html};
 
 use super::frame;
 use super::sessions::Session;
+use super::waiting;
 use super::words;
+use crate::config::accounts::Role;
 use crate::domain::act::About;
 use crate::domain::amount::Centavos;
+use crate::domain::contract::ContractPolicy;
 use crate::domain::flags::Flag;
 use crate::domain::provenance::Form;
 use crate::operator::output::visible;
@@ -22,7 +25,7 @@ pub fn title(story: &Story) -> String {
 }
 
 /// The page.
-pub fn page(story: &Story, session: &Session) -> Markup {
+pub fn page(story: &Story, contracts: ContractPolicy, session: &Session) -> Markup {
     let entry = &story.listed.entry;
     let collection = &entry.confirmation.collection;
     let channel = channel::name(collection.channel)
@@ -42,15 +45,41 @@ pub fn page(story: &Story, session: &Session) -> Markup {
         (frame::facts(&facts))
         h2 { (words::STORY) }
         ol.story { @for (name, event) in events(story) { li { strong { (name) } " " (event) } } }
-        (frame::reasoned(
-            session,
-            "/notes",
-            ("about", &About::Collection(entry.sequence).to_string()),
-            ("text", words::NOTE, words::WRITE_NOTE),
-        ))
+        @if session.account.role == Role::Manager { (forms(story, contracts, session)) }
         @if !story.refusals.is_empty() {
             h2 { (words::REFUSED_TOO) }
             (super::refusals::list(words::REFUSED_TOO, &story.refusals, session))
+        }
+    }
+}
+
+/// What a manager may do about it.
+fn forms(story: &Story, contracts: ContractPolicy, session: &Session) -> Markup {
+    let sequence = story.listed.entry.sequence;
+    let contract = story.listed.entry.confirmation.collection.contract.as_str();
+    // Where a contract may be paid any number of times, nothing is to be reopened.
+    let is_shut = story.is_paid && contracts == ContractPolicy::Single;
+    html! {
+        @if let HeadOffice::Parked(_) = story.listed.standing {
+            (waiting::send_again(sequence, session))
+        }
+        (frame::reasoned(
+            session,
+            "/notes",
+            ("about", &About::Collection(sequence).to_string()),
+            ("text", words::NOTE, words::WRITE_NOTE),
+        ))
+        @if is_shut {
+            details.acts {
+                summary { (words::REOPEN) }
+                p.quiet { (words::REOPEN_NOTE) }
+                (frame::reasoned(
+                    session,
+                    &format!("/collections/{sequence}"),
+                    ("contract", contract),
+                    ("reason", words::REOPEN_WHY, words::REOPEN),
+                ))
+            }
         }
     }
 }

@@ -7,7 +7,9 @@ use super::frame::{self, moment, name, number, text};
 use super::sessions::Session;
 use super::words::{self, Light};
 use crate::config::accounts::Role;
+use crate::domain::act::About;
 use crate::domain::amount::Centavos;
+use crate::domain::decision::Sequence;
 use crate::operator::output::visible;
 use crate::operator::snapshot::Snapshot;
 use crate::store::OpenError;
@@ -48,7 +50,7 @@ pub fn page(
             p { (words::PARKED_NOTE) }
             (parked_table(parked, session))
             @if session.account.role == Role::Manager {
-                (send_again("all", words::SEND_ALL_AGAIN, session))
+                (form("all", words::SEND_ALL_AGAIN, None, session))
             } @else {
                 p { (words::MANAGERS_ONLY) }
             }
@@ -91,8 +93,7 @@ fn parked_table(parked: &[Listed], session: &Session) -> Markup {
         };
         let mut cells = cells(listed);
         cells.push(answer);
-        let number = listed.entry.sequence.to_string();
-        cells.extend(is_manager.then(|| send_again(&number, words::SEND_AGAIN, session)));
+        cells.extend(is_manager.then(|| send_again(listed.entry.sequence, session)));
         cells
     };
     let rows: Vec<Vec<Markup>> = parked.iter().map(row).collect();
@@ -133,8 +134,15 @@ fn cells(listed: &Listed) -> Vec<Markup> {
     ]
 }
 
-fn send_again(which: &str, label: &str, session: &Session) -> Markup {
-    let described = (which != "all").then(|| format!("{label}: #{which}"));
+/// The button that sends one parked collection again: by what names it alone, since another one's
+/// receipt may be its number.
+pub fn send_again(sequence: Sequence, session: &Session) -> Markup {
+    let described = format!("{}: #{sequence}", words::SEND_AGAIN);
+    let which = About::Collection(sequence).to_string();
+    form(&which, words::SEND_AGAIN, Some(&described), session)
+}
+
+fn form(which: &str, label: &str, described: Option<&str>, session: &Session) -> Markup {
     html! {
         form.act method="post" action="/waiting" {
             (frame::token(session))

@@ -38,6 +38,10 @@ pub const WRITE_NOTE: &str = "Write a note";
 pub const NOTE: &str = "Note";
 pub const ACCEPT: &str = "Accept";
 pub const ACCEPT_WHY: &str = "Why this is a collection after all";
+pub const REOPEN: &str = "Reopen the contract";
+pub const REOPEN_WHY: &str = "Why it may be paid once more";
+pub const REOPEN_NOTE: &str = "It is paid, so another receipt for it is refused. Reopened, it \
+     takes the next new receipt, and then it is paid again.";
 
 pub const SKIP: &str = "Skip to the page";
 pub const PAGES: &str = "Pages";
