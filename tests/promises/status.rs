@@ -485,17 +485,18 @@ fn branches_are_listed_with_what_is_missing_of_theirs() {
 }
 
 #[test]
-fn status_tells_of_the_last_backup_and_until_when_the_certificate_holds() {
+fn status_tells_of_the_last_backup_and_how_old_certificate_and_keys_are() {
     let site = Setup::live().prepare();
     let daemon = site.start();
     let said = || String::from_utf8(site.tilld(&["status"]).stdout).unwrap();
     let line = |said: &str, label: &str| {
         said.lines().find(|line| line.starts_with(label)).map(str::to_owned)
     };
-    assert_eq!(
-        line(&said(), "certificate"),
-        Some("certificate  holds until 2050-01-01".to_owned())
-    );
+    let certificate = line(&said(), "certificate").unwrap_or_default();
+    assert!(certificate.starts_with("certificate  holds from 20"), "{certificate}");
+    assert!(certificate.ends_with(" until 2050-01-01"), "{certificate}");
+    let unknown = "keys         2 of unknown age: not added by `tilld key add`";
+    assert_eq!(line(&said(), "keys").as_deref(), Some(unknown));
     assert!(line(&said(), "backup").is_some_and(|line| line.contains("none yet")));
     assert!(site.tilld(&["backup", "create"]).status.success());
     eventually(|| line(&said(), "backup").is_some_and(|line| line.contains("the last one at ")));

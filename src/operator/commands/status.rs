@@ -12,7 +12,7 @@ use crate::domain::time::AcceptedAt;
 use crate::operator::cli::Output;
 use crate::operator::control::{self, Reply, Request};
 use crate::operator::output::{Member, Printer, note, told, visible};
-use crate::operator::snapshot::{Link, LinkState, Rows, Snapshot, counted};
+use crate::operator::snapshot::{Link, LinkState, OldestKey, Rows, Snapshot, counted};
 use crate::operator::{Exit, Failure};
 use crate::system::clock;
 
@@ -21,6 +21,11 @@ const FILE_AGE_MS_MAX: i64 = 150_000;
 
 /// How often a watched status is asked for.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// So many callers are named with the age of their oldest key, the oldest first.
+const KEYS_MAX: usize = 3;
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Sends a terminal's cursor home and clears what is below.
 const CLEAR: &str = "\x1b[H\x1b[J";
@@ -154,8 +159,11 @@ fn lines(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
     };
     lines.push(("backup", backup));
     if let Some(ends_at) = snapshot.certificate_ends_at {
-        lines.push(("certificate", format!("holds until {}", ends_at.0.date())));
+        let begins = snapshot.certificate_begins_at;
+        let from = begins.map_or(String::new(), |at| format!("from {} ", at.0.date()));
+        lines.push(("certificate", format!("holds {from}until {}", ends_at.0.date())));
     }
+    lines.extend(key_ages(snapshot).map(|ages| ("keys", ages)));
     let free = snapshot.disk.free_bytes.map_or("unknown".to_owned(), bytes);
     lines.push(("disk", format!("{free} free, {} in reserve", bytes(snapshot.disk.reserve_bytes))));
     for warning in &snapshot.warnings {
@@ -224,6 +232,26 @@ fn check(snapshot: &Snapshot) -> String {
         }
         (None, differences) => format!("at {at}, differences: {differences}"),
     }
+}
+
+/// How old the oldest keys of callers are; nothing where nobody calls.
+fn key_ages(snapshot: &Snapshot) -> Option<String> {
+    let mut keys: Vec<_> = snapshot.keys.iter().collect();
+    keys.sort_by_key(|key| key.since.0.unix_ms());
+    let age = |key: &&OldestKey| {
+        let days = (snapshot.at.0.unix_ms() - key.since.0.unix_ms()) / DAY_MS;
+        format!("{} {}", key.caller, counted(days, "day"))
+    };
+    let mut ages: Vec<String> = keys.iter().take(KEYS_MAX).map(age).collect();
+    let younger = keys.len() - ages.len();
+    if younger > 0 {
+        ages.push(format!("{younger} younger"));
+    }
+    let unknown = snapshot.callers.saturating_sub(keys.len());
+    if unknown > 0 {
+        ages.push(format!("{unknown} of unknown age: not added by `tilld key add`"));
+    }
+    (!ages.is_empty()).then(|| ages.join(", "))
 }
 
 /// Pesos with a comma after each three digits, as people read them.
@@ -318,7 +346,8 @@ waiting      3 collections, 11,700.00 pesos, the oldest since 10:13
 parked       1 collection, 3,900.00 pesos, since 08:00: `tilld sync parked` says why
 checked      database and tape agreed at 08:01, 1234 lines
 backup       the last one at 03:10
-certificate  holds until 2027-11-22
+certificate  holds from 2025-11-22 until 2027-11-22
+keys         till-7 90 days
 disk         51 GB free, 67 MB in reserve
 WARNING      1 collection parked: head office did not take it as it is: `tilld sync parked` says \
 why; `tilld sync retry` sends again
@@ -336,6 +365,27 @@ why; `tilld sync retry` sends again
         let sandbox = Snapshot { mode: "sandbox".to_owned(), ..calm() };
         assert!(line(&sandbox, "head office").contains("sandbox"));
         assert_eq!((line(&sandbox, "kept"), line(&sandbox, "waiting")), Default::default());
+    }
+
+    #[test]
+    fn the_oldest_keys_are_named_first_and_those_of_unknown_age_are_counted() {
+        let key = |caller: &str, days: i64| OldestKey {
+            caller: caller.to_owned(),
+            since: moment(150 * MIN - days * DAY_MS),
+        };
+        let mut told = calm();
+        told.keys = vec![key("a", 1), key("b", 400), key("c", 0), key("d", 30), key("e", 0)];
+        told.callers = 5;
+        assert_eq!(line(&told, "keys"), "b 400 days, d 30 days, a 1 day, 2 younger");
+        told.keys.truncate(1);
+        told.callers = 3;
+        let unknown = "2 of unknown age: not added by `tilld key add`";
+        assert_eq!(line(&told, "keys"), format!("a 1 day, {unknown}"));
+        told.keys.clear();
+        told.callers = 2;
+        assert_eq!(line(&told, "keys"), unknown);
+        told.callers = 0;
+        assert_eq!(line(&told, "keys"), "");
     }
 
     #[test]
