@@ -104,9 +104,9 @@ impl Callers {
         })
     }
 
-    /// The configured caller in whose name a request came, whether it may or not.
-    pub fn named(&self, request: &Request<'_>) -> Option<&UserName> {
-        Some(&self.by_name.get(request.user_name()?)?.user_name)
+    /// The configured caller with this name.
+    pub fn named(&self, name: &str) -> Option<&UserName> {
+        Some(&self.by_name.get(name)?.user_name)
     }
 
     /// The caller that sent this request, and which key it used; `None` is always answered -1001.

@@ -146,7 +146,14 @@ impl Endpoint {
         let form = form_of(body);
         let opened = match form {
             Form::Json => None,
-            Form::Encrypted => Some(rules.callers.open(body)?),
+            Form::Encrypted => {
+                let opened = rules.callers.open(body);
+                if opened.is_none() {
+                    // What no password opens does not tell whose it is; only the path can.
+                    self.count_strayed(rules, named);
+                }
+                Some(opened?)
+            }
         };
         let password = opened.as_ref().map(|opened| opened.password);
         let text = opened.as_ref().map_or(body, |opened| opened.text.as_bytes());
@@ -166,9 +173,7 @@ impl Endpoint {
             (Some((caller, key_id)), _) => (caller, key_id, false),
             (None, Some(Some((caller, key_id)))) => (caller, key_id, true),
             (None, _) => {
-                if let Some(known) = rules.callers.named(&request) {
-                    self.strayed.count(known, AcceptedAt::new(clock::now()));
-                }
+                self.count_strayed(rules, request.user_name());
                 return None;
             }
         };
@@ -194,6 +199,13 @@ impl Endpoint {
             outcome => outcome,
         };
         Some(Answer::of(outcome, password))
+    }
+
+    /// Counts what is answered -1001 in this name, when it is a configured caller's.
+    fn count_strayed(&self, rules: &Rules, name: Option<&str>) {
+        if let Some(known) = name.and_then(|name| rules.callers.named(name)) {
+            self.strayed.count(known, AcceptedAt::new(clock::now()));
+        }
     }
 
     async fn record(

@@ -1,5 +1,5 @@
-//! Configured callers that were answered -1001: a key was replaced here before the till got the new
-//! one, or somebody knows a user name. Counts; decides nothing.
+//! Configured callers that were answered -1001: a key or a password was replaced here before the
+//! till got the new one, or somebody knows a user name. Counts; decides nothing.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
 
 use crate::support::cipher::{decrypt, decrypt_blocks, encrypt, encrypt_blocks};
 use crate::support::till::parse_reply;
@@ -48,6 +49,30 @@ fn an_encrypted_request_is_answered_under_its_own_password() {
     assert_eq!(opened(&post(&daemon, &body), SKYPAY_PASSWORD), repeated);
     let row = site.only(&confirmation.get("contractNumber"));
     assert_eq!((row["form"].as_str(), row["caller"].as_str()), (Some("encrypted"), Some(SKYPAY)));
+}
+
+#[test]
+fn a_wrong_password_is_its_caller_s_where_the_path_names_it_and_nobody_s_elsewhere() {
+    let site = Setup::live().prepare();
+    let daemon = site.start();
+    let wrong = encrypt(OTHER_PASSWORD, &Confirmation::fresh().text());
+    let named = format!("/services/{SKYPAY}");
+    let mut answers = Vec::new();
+    for path in [&*named, PATH, "/services/nobody", "/services/till-7", &*named] {
+        for body in [wrong.as_bytes(), b"no base64"] {
+            answers.push(daemon.till().post(path, TEXT, &[], body));
+        }
+    }
+    for answer in &answers {
+        assert_eq!(answer.header("content-type"), Some(JSON), "{answer:?}");
+        assert_eq!(answer.code(), "-1001");
+        assert_eq!(answer.body.len(), answers[0].body.len(), "nothing tells them apart");
+    }
+    let told = site.tilld(&["status", "--output", "json"]);
+    let status: Value = serde_json::from_slice(&told.stdout).expect("JSON");
+    let strayed: Vec<_> = status["strayed"].as_array().expect("callers").iter().collect();
+    let counts: Vec<_> = strayed.iter().map(|one| (&one["caller"], &one["count"])).collect();
+    assert_eq!(counts, [(&SKYPAY.into(), &4.into()), (&TILL_7.into(), &2.into())]);
 }
 
 #[test]

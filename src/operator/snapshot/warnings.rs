@@ -92,8 +92,8 @@ fn of_callers(snapshot: &Snapshot, warnings: &mut Warnings) {
                     "{caller} was answered -1001 {times} since the start, the last one at {}",
                     snapshot.clock_of(*last_at)
                 ),
-                "was its key replaced here before the till had the new one? `tilld key list` tells \
-                 which are taken; README, `-1001`, tells what else it can be",
+                "was its key or password replaced here before the till had the new one? `tilld key \
+                 list` tells which are taken; README, `-1001`, tells what else it can be",
             );
         }
     }
