@@ -1,6 +1,8 @@
 //! Closes a day's books: both witnesses are read and compared, the writer closes the day, and the
 //! tape is read on to the line that tells of it.
 
+use tokio::sync::watch;
+
 use super::control::{Control, done, in_form};
 use crate::domain::act::Actor;
 use crate::domain::time::BusinessDate;
@@ -12,11 +14,15 @@ use crate::store::closing::{ByChannel, Close, Closed, Closing, OnTape, total_of}
 /// So many collections are named that head office has not got; the rest is counted.
 const NAMED_MAX: usize = 20;
 
+/// How many bytes of the tape are read, and of how many.
+pub type Progress = watch::Sender<(u64, u64)>;
+
 /// Closes a day, or tells by whom and when it was closed.
 pub async fn close(
     control: &Control,
     (day, actor): (&str, &str),
     with_undelivered: bool,
+    progress: Progress,
 ) -> Result<Reply, Failure> {
     let (day, actor) = (in_form(BusinessDate::parse(day))?, in_form(Actor::parse(actor))?);
     let has_head_office = control.in_force.relay().is_some();
@@ -27,7 +33,9 @@ pub async fn close(
     let up_to = control.store.bell().ready_to();
     let state_dir = control.state_dir.clone();
     let read = control.read(move |reader| {
-        let on_tape = OnTape::read(&state_dir, day, up_to)?;
+        let on_tape = OnTape::read(&state_dir, day, up_to, &mut |done, total| {
+            progress.send_if_modified(|told| tell(told, (done, total)));
+        })?;
         compare(&reader.by_channel(day, up_to)?, on_tape.agreed(), &format!("{day} stays open"))?;
         Ok(on_tape)
     });
@@ -55,6 +63,15 @@ pub async fn close(
     });
     read_on.await?;
     told(control, closing, false, has_head_office).await
+}
+
+/// Tells how far it is where that is news: at the end, and a hundred times until then.
+fn tell(told: &mut (u64, u64), (done, total): (u64, u64)) -> bool {
+    let is_news = done >= total || done > told.0 + total / 100;
+    if is_news {
+        *told = (done, total);
+    }
+    is_news
 }
 
 /// Both witnesses must tell the same of a day.

@@ -129,12 +129,33 @@ async fn talk(mut stream: UnixStream, control: Arc<Control>, stop: watch::Receiv
         Err(failure) => Err(failure),
     };
     let answered = match request {
-        Ok(request) => control.answer(request, &stream, stop).await,
+        Ok(request) => control.answer(request, &mut stream, stop).await,
         Err(failure) => Err(failure),
     };
     let line = line_of(&answered.unwrap_or_else(Reply::from));
     // Who does not take the answer does not want it.
     let _ = timeout(TALK_TIME, stream.write_all(&line)).await;
+}
+
+/// Does what takes long, and says meanwhile how far it is.
+async fn telling(
+    stream: &mut UnixStream,
+    mut told: watch::Receiver<(u64, u64)>,
+    doing: impl Future<Output = Result<Reply, Failure>>,
+) -> Result<Reply, Failure> {
+    tokio::pin!(doing);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut doing => return done,
+            Ok(()) = told.changed() => {
+                let (done, total) = *told.borrow_and_update();
+                let line = line_of(&Reply::Reading { done, total });
+                // It is done whether somebody watches or not.
+                let _ = timeout(TALK_TIME, stream.write_all(&line)).await;
+            }
+        }
+    }
 }
 
 /// `None` when nothing was asked.
@@ -157,11 +178,18 @@ impl Control {
     async fn answer(
         &self,
         request: Request,
-        stream: &UnixStream,
+        stream: &mut UnixStream,
         stop: watch::Receiver<bool>,
     ) -> Result<Reply, Failure> {
-        let Request::SyncWait { timeout_ms } = request else {
-            return self.carry_out(request).await;
+        let timeout_ms = match request {
+            Request::SyncWait { timeout_ms } => timeout_ms,
+            Request::Close { day, with_undelivered, actor } => {
+                let (progress, told) = watch::channel((0, 0));
+                let by = (&*day, &*actor);
+                let closing = closing::close(self, by, with_undelivered, progress);
+                return telling(stream, told, closing).await;
+            }
+            _ => return self.carry_out(request).await,
         };
         self.relay(&self.snapshot().await?)?;
         let time = Duration::from_millis(timeout_ms);
@@ -185,7 +213,8 @@ impl Control {
                 return self.note(reference, &text, &actor).await;
             }
             Request::Close { day, with_undelivered, actor } => {
-                return closing::close(self, (&day, &actor), with_undelivered).await;
+                let (progress, _) = watch::channel((0, 0));
+                return closing::close(self, (&day, &actor), with_undelivered, progress).await;
             }
             Request::Accept { refusal, reason, actor } => {
                 return self.accept(refusal, &reason, &actor).await;

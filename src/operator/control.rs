@@ -1,7 +1,8 @@
 //! The control socket: what the daemon can be asked for, what it answers, and how a command asks.
 //!
-//! One line of JSON there, one line back, and the connection ends. Who may connect, the socket's
-//! permissions say; whoever may is believed when it says for whom it acts.
+//! One line of JSON there, one line back, and the connection ends; what takes long says in lines
+//! before that one how far it is. Who may connect, the socket's permissions say; whoever may is
+//! believed when it says for whom it acts.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -117,6 +118,13 @@ pub enum Reply {
         /// How it stands.
         snapshot: Box<Snapshot>,
     },
+    /// So much of the tape is read; the answer is still to come.
+    Reading {
+        /// How many bytes.
+        done: u64,
+        /// Of how many.
+        total: u64,
+    },
     /// Parked collections are to be sent again.
     SentAgain {
         /// How many.
@@ -212,25 +220,39 @@ pub fn line_of(message: &impl Serialize) -> Vec<u8> {
 
 /// Asks the daemon. What it could not do is a failure here, too.
 pub fn ask(socket: &Path, request: &Request) -> Result<Reply, Failure> {
+    ask_telling(socket, request, &mut |_, _| {})
+}
+
+/// The same; `progress` is told how many bytes of the tape are read, and of how many.
+pub fn ask_telling(
+    socket: &Path,
+    request: &Request,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Reply, Failure> {
     let wait = match request {
         Request::SyncWait { timeout_ms } => Duration::from_millis(*timeout_ms),
         Request::Close { .. } => TAPE_TIME,
         _ => Duration::ZERO,
     };
     let stream = UnixStream::connect(socket).map_err(|error| unreachable(socket, &error))?;
-    let answered = exchange(stream, request, wait + PATIENCE).map_err(|error| {
+    let silent = |error: io::Error| {
         let message = format!("the daemon does not answer on {}: {error}", socket.display());
         Failure::new(Exit::Error, message)
-    })?;
-    match serde_json::from_slice(&answered) {
-        Ok(Reply::Failed { exit, message }) => Err(Failure::new(exit, message)),
-        Ok(reply) => Ok(reply),
-        Err(error) => {
-            let message = format!(
-                "the daemon's answer is not understood: {error}; is it another version's? \
-                 `systemctl restart tilld` starts this one"
-            );
-            Err(Failure::new(Exit::Error, message))
+    };
+    let mut answers = exchange(stream, request, wait + PATIENCE).map_err(silent)?;
+    loop {
+        let answered = line(&mut answers).map_err(silent)?;
+        match serde_json::from_slice(&answered) {
+            Ok(Reply::Reading { done, total }) => progress(done, total),
+            Ok(Reply::Failed { exit, message }) => return Err(Failure::new(exit, message)),
+            Ok(reply) => return Ok(reply),
+            Err(error) => {
+                let message = format!(
+                    "the daemon's answer is not understood: {error}; is it another version's? \
+                     `systemctl restart tilld` starts this one"
+                );
+                return Err(Failure::new(Exit::Error, message));
+            }
         }
     }
 }
@@ -269,12 +291,21 @@ fn unreachable(socket: &Path, error: &io::Error) -> Failure {
     }
 }
 
-fn exchange(mut stream: UnixStream, request: &Request, patience: Duration) -> io::Result<Vec<u8>> {
+/// Asks; gives what is answered.
+fn exchange(
+    mut stream: UnixStream,
+    request: &Request,
+    patience: Duration,
+) -> io::Result<BufReader<UnixStream>> {
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_read_timeout(Some(patience))?;
     stream.write_all(&line_of(request))?;
+    Ok(BufReader::new(stream))
+}
+
+fn line(answers: &mut BufReader<UnixStream>) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
-    BufReader::new(stream.take(REPLY_BYTES_MAX)).read_until(b'\n', &mut line)?;
+    answers.take(REPLY_BYTES_MAX).read_until(b'\n', &mut line)?;
     if line.pop() != Some(b'\n') {
         return Err(io::Error::other("it ended the connection; is it stopping?"));
     }
@@ -283,6 +314,8 @@ fn exchange(mut stream: UnixStream, request: &Request, patience: Duration) -> io
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixListener;
+
     use super::*;
     use crate::operator::snapshot::tests::calm;
 
@@ -329,6 +362,7 @@ mod tests {
         for reply in [
             Reply::Status { snapshot: snapshot.clone() },
             Reply::Waited { is_empty: false, snapshot },
+            Reply::Reading { done: 7, total: 12 },
             Reply::SentAgain { count: 3 },
             Reply::Tested { connecting_us: 900, answering_us: 1200 },
             Reply::Noted { about: "refusal:7".to_owned() },
@@ -341,6 +375,27 @@ mod tests {
             assert_eq!(line.iter().position(|byte| *byte == b'\n'), Some(line.len() - 1));
             assert_eq!(serde_json::from_slice::<Reply>(&line).unwrap(), reply);
         }
+    }
+
+    #[test]
+    fn how_far_it_is_is_told_and_then_what_came_of_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tilld.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let answering = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let reading = |done| Reply::Reading { done, total: 12 };
+            for reply in [reading(7), reading(12), Reply::SentAgain { count: 3 }] {
+                stream.write_all(&line_of(&reply)).unwrap();
+            }
+        });
+        let mut told = Vec::new();
+        let reply = ask_telling(&path, &Request::Status, &mut |done, total| {
+            told.push((done, total));
+        });
+        assert_eq!(reply.unwrap(), Reply::SentAgain { count: 3 });
+        assert_eq!(told, [(7, 12), (12, 12)]);
+        answering.join().unwrap();
     }
 
     #[test]

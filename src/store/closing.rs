@@ -130,8 +130,13 @@ pub struct OnTape {
 
 impl OnTape {
     /// Reads the tape of a state directory, and tells the collections up to this number from later
-    /// ones.
-    pub fn read(state_dir: &Path, day: BusinessDate, up_to: Sequence) -> io::Result<OnTape> {
+    /// ones. `progress` is told how many bytes are read, and of how many.
+    pub fn read(
+        state_dir: &Path,
+        day: BusinessDate,
+        up_to: Sequence,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> io::Result<OnTape> {
         let mut on_tape = OnTape {
             directory: tape::directory(state_dir),
             day,
@@ -141,12 +146,18 @@ impl OnTape {
             agreed: ByChannel::new(),
             later: Vec::new(),
         };
-        on_tape.read_on()?;
+        let total = tape::bytes(&on_tape.directory)?;
+        on_tape.read_to_end(&mut |done| progress(done, total))?;
         Ok(on_tape)
     }
 
     /// Reads what was added since.
     pub fn read_on(&mut self) -> io::Result<()> {
+        self.read_to_end(&mut |_| {})
+    }
+
+    fn read_to_end(&mut self, progress: &mut dyn FnMut(u64)) -> io::Result<()> {
+        let mut before = 0;
         // A line that was altered so that it is not found is missed in the sum.
         let text = format!("\"businessDate\":\"{}\"", self.day);
         for name in tape::files(&self.directory)? {
@@ -155,10 +166,13 @@ impl OnTape {
             }
             let start = if name == self.file { self.end } else { 0 };
             let mut lines = Lines::open(&self.directory, &name, start)?;
-            while let Some(line) = lines.next_with(&text)? {
+            let mut passed = |offset| progress(before + offset - start);
+            while let Some(line) = lines.next_with(&text, &mut passed)? {
                 self.count(&line);
             }
             self.end = lines.offset();
+            before += self.end - start;
+            progress(before);
             self.file = name;
         }
         Ok(())

@@ -155,8 +155,12 @@ impl Lines {
     }
 
     /// The next good line that contains this text; the others are neither hashed nor parsed. Ends
-    /// before a stretch without a line feed.
-    pub fn next_with(&mut self, text: &str) -> io::Result<Option<Line>> {
+    /// before a stretch without a line feed. `passed` is told the offset at each full mebibyte.
+    pub fn next_with(
+        &mut self,
+        text: &str,
+        passed: &mut dyn FnMut(u64),
+    ) -> io::Result<Option<Line>> {
         let mut bytes = Vec::with_capacity(1024);
         loop {
             bytes.clear();
@@ -165,7 +169,11 @@ impl Lines {
             if bytes.pop() != Some(b'\n') {
                 return Ok(None);
             }
+            let full = self.offset >> 20;
             self.offset += length;
+            if self.offset >> 20 != full {
+                passed(self.offset);
+            }
             let is_meant = str::from_utf8(&bytes).is_ok_and(|line| line.contains(text));
             if let Some(line) = is_meant.then(|| parse(&bytes)).flatten() {
                 return Ok(Some(line));

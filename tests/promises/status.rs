@@ -521,6 +521,29 @@ fn a_caller_whose_key_was_replaced_too_early_is_named_and_a_stranger_is_not() {
 }
 
 #[test]
+fn who_closes_a_day_is_told_meanwhile_how_far_the_tape_is_read() {
+    let site = Setup::live().prepare();
+    let daemon = site.start();
+    assert_eq!(daemon.code(&Confirmation::fresh()), "1000");
+    let (_, status) = status(&site);
+    let today = status["today"]["business_date"].as_str().expect("a day");
+    let close = format!(
+        "{{\"do\":\"close\",\"day\":{today:?},\"with_undelivered\":false,\"actor\":\"ana\"}}\n"
+    );
+    let told = say(&site, close.as_bytes());
+    let mut lines: Vec<Value> =
+        told.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines.pop().expect("an answer")["is"], "closed", "{told}");
+    let last = lines.last().unwrap_or_else(|| panic!("nothing before the answer: {told}"));
+    assert_eq!((&last["is"], &last["done"]), (&"reading".into(), &last["total"]), "{told}");
+    assert!(last["total"].as_u64() > Some(500), "as long as the tape: {told}");
+    let again = site.tilld(&["close", today]);
+    assert!(again.status.success());
+    let errors = String::from_utf8_lossy(&again.stderr);
+    assert!(!errors.contains('%'), "no bar without a terminal: {errors}");
+}
+
+#[test]
 fn a_watched_status_outlives_a_restart_and_ends_with_its_reader() {
     let site = Setup::live().prepare();
     let daemon = site.start();

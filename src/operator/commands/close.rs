@@ -4,6 +4,7 @@ use std::io::{self, BufWriter, Write as _};
 
 use serde_json::{Value, json};
 
+use super::progress::Progress;
 use crate::config::Config;
 use crate::domain::amount::Centavos;
 use crate::domain::collection::PayChannel;
@@ -40,7 +41,12 @@ pub fn close(
 ) -> Result<(), Failure> {
     let actor = control::claimed_actor();
     let request = Request::Close { day: day.to_string(), with_undelivered, actor };
-    let reply = control::ask(&config.operator.socket, &request)?;
+    let progress = Progress::begin();
+    let reply = control::ask_telling(&config.operator.socket, &request, &mut |done, total| {
+        progress.tell("of the tape", done, total);
+    });
+    progress.end();
+    let reply = reply?;
     let Reply::Closed { close } = reply else { return Err(control::unexpected()) };
     let mut out = BufWriter::new(io::stdout().lock());
     match output {
