@@ -137,6 +137,17 @@ impl Browser {
         self.client.execute(script, Vec::new()).await.expect(script)
     }
 
+    /// Waits until this holds in the page, where it is looked at again and again.
+    pub async fn until(&self, condition: &str) {
+        let script = format!(
+            "const done = arguments[arguments.length - 1];
+             const timer = setInterval(() => {{
+                 if ({condition}) {{ clearInterval(timer); done(); }}
+             }}, 20);"
+        );
+        self.client.execute_async(&script, Vec::new()).await.expect(condition);
+    }
+
     /// What it has complained of since it was last asked.
     pub async fn complaints(&self) -> Vec<String> {
         let entries = self.client.issue_cmd(BrowserLog).await.expect("its log");

@@ -19,6 +19,9 @@ mod browser;
 mod day;
 
 #[cfg(test)]
+mod live;
+
+#[cfg(test)]
 mod looks;
 
 #[cfg(test)]

@@ -10,6 +10,10 @@ use crate::support::{Confirmation, Daemon, Setup, Site, Till, eventually};
 
 const PASSWORD: &str = "four words are long";
 
+/// What keeps a page up to date.
+const LIVE: &str =
+    concat!("<script src=\"/live.js?", env!("CARGO_PKG_VERSION"), "\" defer></script>");
+
 /// A browser without a window: keeps cookies, and knows what it was answered last.
 struct Browser {
     address: SocketAddr,
@@ -81,6 +85,11 @@ impl Browser {
 
     fn shows(&self, text: &str) -> bool {
         self.page.contains(text)
+    }
+
+    /// Whether there is a script on the page besides the one that keeps it up to date.
+    fn has_foreign_script(&self) -> bool {
+        self.page.replace(LIVE, "").contains("<script")
     }
 }
 
@@ -189,7 +198,8 @@ fn every_answer_is_guarded_and_the_cookie_is_for_this_site_alone() {
     for path in ["/", "/find?q=1", "/waiting", "/refusals", "/branches", "/health", "/nowhere"] {
         browser.get(path);
         for header in [
-            "content-security-policy: default-src 'none'; style-src 'self'; img-src 'self'; ",
+            "content-security-policy: default-src 'none'; style-src 'self'; img-src 'self'; \
+             script-src 'self'; connect-src 'self'; form-action 'self'; ",
             "frame-ancestors 'none'; base-uri 'none'\r\n",
             "x-content-type-options: nosniff\r\n",
             "referrer-policy: no-referrer\r\n",
@@ -197,11 +207,44 @@ fn every_answer_is_guarded_and_the_cookie_is_for_this_site_alone() {
         ] {
             assert!(browser.shows(header), "{path}, {header}: {}", browser.page);
         }
-        assert!(!browser.shows("<script") && !browser.shows(" style="), "{path}");
+        assert!(!browser.has_foreign_script() && !browser.shows(" style="), "{path}");
     }
     browser.get("/");
     assert_eq!(browser.post("/logout", ""), 303);
     assert_eq!(browser.get("/"), 303, "logged out");
+}
+
+#[test]
+fn a_page_that_is_kept_up_to_date_is_whole_without_a_script() {
+    let site = with_people(&Setup::live());
+    let daemon = site.start();
+    assert_eq!(daemon.code(&Confirmation::fresh().with("amount", "1234.50")), "1000");
+    let mut browser = Browser::of(&daemon, "ana");
+    for (path, text) in [
+        ("/", "₱1,234.50"),
+        ("/waiting", "Nothing is parked."),
+        ("/branches", "No branch relays to here."),
+        ("/health", "Holds until"),
+    ] {
+        assert_eq!(browser.get(path), 200);
+        for expected in [LIVE, text, ">As of 20", "</main></body></html>"] {
+            assert!(browser.shows(expected), "{path}, {expected}: {}", browser.page);
+        }
+        // What only a script can know is not seen without one.
+        for untrue in ["does not answer", "You are logged out"] {
+            let (before, _) = browser.page.split_once(untrue).expect("it is there, hidden");
+            let paragraph = before.rsplit("<p ").next().expect("a paragraph");
+            assert!(paragraph.contains(" hidden>"), "{path}: {paragraph}");
+        }
+    }
+    for path in ["/find", "/collections/1", "/refusals", "/close", "/nowhere"] {
+        browser.get(path);
+        assert!(!browser.shows("<script"), "{path}, where somebody writes: {}", browser.page);
+    }
+    assert_eq!(browser.get("/live.js"), 200);
+    for expected in ["content-type: text/javascript; charset=utf-8\r\n", "max-age=86400\r\n"] {
+        assert!(browser.shows(expected), "{expected}: {}", browser.page);
+    }
 }
 
 #[test]
@@ -262,7 +305,8 @@ fn what_callers_wrote_is_text_on_every_page() {
     let mut browser = Browser::of(&daemon, "ana");
     for path in ["/refusals", "/collections/1", "/find?q=%3Cscript%3E", "/waiting", "/"] {
         browser.get(path);
-        assert!(!browser.shows("<script") && !browser.shows("<b>"), "{path}: {}", browser.page);
+        let has_markup = browser.has_foreign_script() || browser.shows("<b>");
+        assert!(!has_markup, "{path}: {}", browser.page);
     }
     browser.get("/refusals");
     assert!(browser.shows("&lt;script&gt;"), "{}", browser.page);

@@ -6,6 +6,7 @@ use super::sessions::Session;
 use super::words::{self, Light};
 use crate::config::accounts::Role;
 use crate::domain::act::Words;
+use crate::domain::time::AcceptedAt;
 use crate::operator::output::visible;
 use crate::operator::snapshot::Snapshot;
 
@@ -51,6 +52,11 @@ impl Tab {
             Tab::Branches => "/branches",
             Tab::Health => "/health",
         }
+    }
+
+    /// Whether it keeps itself up to date while somebody looks at it.
+    pub fn is_live(self) -> bool {
+        matches!(self, Tab::Today | Tab::Waiting | Tab::Branches | Tab::Health)
     }
 
     fn name(self) -> &'static str {
@@ -138,6 +144,17 @@ pub fn whole(
                 }
             }
         }
+    }
+}
+
+/// What a script may replace by what it is later, with the time of which it is; whole without one.
+pub fn live(content: &Markup, now: AcceptedAt) -> Markup {
+    html! {
+        p.quiet #as-of { (words::as_of(now)) }
+        p.light.waiting #silent role="status" hidden { (sign(Light::Waiting)) (words::SILENT) }
+        p.light.waiting #ended role="status" hidden { (sign(Light::Waiting)) (words::ENDED) }
+        div #live tabindex="-1" { (content) }
+        script src={ "/live.js?" (env!("CARGO_PKG_VERSION")) } defer {}
     }
 }
 

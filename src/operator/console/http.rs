@@ -24,8 +24,11 @@ const FORM_BYTES_MAX: usize = 8 * 1024;
 const FORM_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Nothing comes from anywhere else, and nothing is written into the page.
-const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
-     frame-ancestors 'none'; base-uri 'none'";
+const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; \
+     connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+
+/// What a page sends that asks for itself again, so that its script does not count as a person.
+const REFRESH: HeaderName = HeaderName::from_static("tilld-refresh");
 
 /// What is answered.
 pub type Answer = Response<Full<Bytes>>;
@@ -84,6 +87,11 @@ pub fn is_from_here(headers: &HeaderMap) -> bool {
             host.is_some() && host == text(&header::HOST)
         }
     }
+}
+
+/// Whether a page asks for itself again, and no person.
+pub fn is_refresh(headers: &HeaderMap) -> bool {
+    headers.contains_key(REFRESH)
 }
 
 /// A page.
@@ -168,6 +176,14 @@ mod tests {
         assert_eq!(fields.get("name"), "Peña x");
         assert_eq!((fields.get("empty"), fields.get("absent")), ("", ""));
         assert_eq!(fields.get("bad"), "\u{fffd}%zz");
+    }
+
+    #[test]
+    fn the_script_says_that_it_is_no_person() {
+        let script = include_str!("live.js").to_lowercase();
+        assert!(script.contains(&format!("headers: {{ \"{REFRESH}\": \"1\" }}")), "{script}");
+        assert!(is_refresh(&headers(&[(REFRESH.as_str(), "1")])));
+        assert!(!is_refresh(&headers(&[("host", "127.0.0.1:9443")])));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The web console: who asks, for which page, and may they. Rendered here, works without scripts.
+//! The web console: who asks, for which page, and may they. Rendered here, works without scripts;
+//! the only one keeps a page up to date.
 //!
 //! Knows no socket and does nothing by itself: what is to be done it has the daemon do. What it
 //! reads, it reads within bounds, so that no page keeps a till waiting.
@@ -112,6 +113,9 @@ impl<D: Daemon, M: Meter> Service for Console<D, M> {
             path if probes::answers(path) => return self.probes.answer(peer, turn, request).await,
             "/console.css" if is_get => {
                 return http::asset("text/css; charset=utf-8", include_str!("console.css"));
+            }
+            "/live.js" if is_get => {
+                return http::asset("text/javascript; charset=utf-8", include_str!("live.js"));
             }
             "/icon.svg" if is_get => {
                 return http::asset("image/svg+xml", include_str!("icon.svg"));
@@ -395,7 +399,8 @@ impl<D: Daemon, M: Meter> Console<D, M> {
     fn session(&self, request: &Request<Incoming>) -> Option<Session> {
         let secret = self.cookie(request, "tilld")?;
         let accounts = self.accounts.now(&self.daemon.config().operator.users_file)?;
-        self.sessions.find(&secret, &accounts, clock::monotonic())
+        let is_in_use = !http::is_refresh(request.headers());
+        self.sessions.find(&secret, &accounts, is_in_use, clock::monotonic())
     }
 
     fn cookie(&self, request: &Request<Incoming>, name: &str) -> Option<String> {
@@ -422,6 +427,8 @@ impl Asked<'_> {
     }
 
     fn tab(&self, tab: Tab, title: &str, content: &Markup) -> Answer {
+        let live = tab.is_live().then(|| frame::live(content, now()));
+        let content = live.as_ref().unwrap_or(content);
         http::page(StatusCode::OK, frame::whole(title, Some(tab), Some(self.session), content))
     }
 }

@@ -58,9 +58,15 @@ impl Sessions {
         Ok(secret)
     }
 
-    /// The session with this secret, which is in use thereby; `None` when it is over, or when its
-    /// account is not among `accounts` as it was.
-    pub fn find(&self, secret: &str, accounts: &[Account], now: Instant) -> Option<Session> {
+    /// The session with this secret; `None` when it is over, or when its account is not among
+    /// `accounts` as it was. It is in use when a person asks, and not when a page does by itself.
+    pub fn find(
+        &self,
+        secret: &str,
+        accounts: &[Account],
+        is_in_use: bool,
+        now: Instant,
+    ) -> Option<Session> {
         let mut sessions = self.sessions();
         let digest = digest_of(secret);
         let session = sessions.get_mut(&digest)?;
@@ -68,7 +74,9 @@ impl Sessions {
             sessions.remove(&digest);
             return None;
         }
-        session.used = now;
+        if is_in_use {
+            session.used = now;
+        }
         Some(session.clone())
     }
 
@@ -113,7 +121,7 @@ pub(super) mod tests {
     pub fn session() -> Session {
         let (sessions, now) = (Sessions::default(), clock::monotonic());
         let secret = sessions.begin(ana(), now).unwrap();
-        sessions.find(&secret, &[ana()], now).unwrap()
+        sessions.find(&secret, &[ana()], true, now).unwrap()
     }
 
     #[test]
@@ -122,7 +130,7 @@ pub(super) mod tests {
         let start = clock::monotonic();
         let secret = sessions.begin(ana(), start).unwrap();
         let step = IDLE_TIME * 9 / 10;
-        let lasts = |now| sessions.find(&secret, &[ana()], now).is_some();
+        let lasts = |now| sessions.find(&secret, &[ana()], true, now).is_some();
         let mut now = start;
         while now + step < start + WHOLE_TIME {
             now += step;
@@ -130,8 +138,18 @@ pub(super) mod tests {
         }
         assert!(!lasts(start + WHOLE_TIME));
         let secret = sessions.begin(ana(), start).unwrap();
-        assert!(sessions.find(&secret, &[ana()], start + IDLE_TIME).is_none());
-        assert!(sessions.find(&secret, &[ana()], start).is_none(), "what is over stays over");
+        assert!(sessions.find(&secret, &[ana()], true, start + IDLE_TIME).is_none());
+        assert!(sessions.find(&secret, &[ana()], true, start).is_none(), "what is over stays over");
+    }
+
+    #[test]
+    fn a_page_that_keeps_itself_up_to_date_does_not_keep_a_session() {
+        let sessions = Sessions::default();
+        let start = clock::monotonic();
+        let secret = sessions.begin(ana(), start).unwrap();
+        let look = |after| sessions.find(&secret, &[ana()], false, start + after).is_some();
+        assert!(look(IDLE_TIME / 2) && look(IDLE_TIME * 9 / 10), "it shows the page meanwhile");
+        assert!(!look(IDLE_TIME));
     }
 
     #[test]
@@ -146,14 +164,14 @@ pub(super) mod tests {
         ];
         for accounts in changed {
             let secret = begin();
-            assert!(sessions.find(&secret, &accounts, now).is_none(), "{accounts:?}");
-            assert!(sessions.find(&secret, &[ana()], now).is_none(), "it does not come back");
+            assert!(sessions.find(&secret, &accounts, true, now).is_none(), "{accounts:?}");
+            assert!(sessions.find(&secret, &[ana()], true, now).is_none(), "it does not come back");
         }
         let (first, second) = (begin(), begin());
         sessions.end(&first);
-        assert!(sessions.find(&first, &[ana()], now).is_none());
-        assert!(sessions.find(&second, &[ana()], now).is_some());
-        assert!(sessions.find("", &[ana()], now).is_none());
+        assert!(sessions.find(&first, &[ana()], true, now).is_none());
+        assert!(sessions.find(&second, &[ana()], true, now).is_some());
+        assert!(sessions.find("", &[ana()], true, now).is_none());
     }
 
     #[test]
@@ -164,8 +182,8 @@ pub(super) mod tests {
             .map(|n| sessions.begin(ana(), start + Duration::from_millis(n)).unwrap())
             .collect();
         let now = start + Duration::from_secs(1);
-        assert!(sessions.find(&secrets[0], &[ana()], now).is_none());
-        assert!(sessions.find(&secrets[1], &[ana()], now).is_some());
+        assert!(sessions.find(&secrets[0], &[ana()], true, now).is_none());
+        assert!(sessions.find(&secrets[1], &[ana()], true, now).is_some());
         assert_eq!(sessions.sessions().len(), SESSIONS_MAX);
     }
 }

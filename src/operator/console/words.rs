@@ -45,6 +45,10 @@ pub const REOPEN_NOTE: &str = "It is paid, so another receipt for it is refused.
 
 pub const SKIP: &str = "Skip to the page";
 pub const PAGES: &str = "Pages";
+pub const SILENT: &str = "The daemon does not answer, so what stands here may be old. It is asked \
+     again.";
+pub const ENDED: &str = "You are logged out, so this page is not kept up to date any more. Log in \
+     again to see how it stands.";
 pub const LOG_IN: &str = "Log in";
 pub const LOG_OUT: &str = "Log out";
 pub const USER: &str = "User";
@@ -358,6 +362,11 @@ pub fn sent_again(count: usize) -> String {
 /// That a list shows only its beginning.
 pub fn first_of(shown: usize, all: i64) -> String {
     format!("The oldest {shown} of {all}.")
+}
+
+/// Of when a page is.
+pub fn as_of(now: AcceptedAt) -> String {
+    format!("As of {}", now.wall_clock())
 }
 
 /// So many tries at a login were too many.
