@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 use crate::every_call::wrong_when_a_sync_of_the_tape_fails;
+use crate::full_disk::{setup_without_reserve, wrong_after_a_full_disk};
 use crate::kills::wrong_after_kills;
 use crate::machine::succeed;
 use crate::power_cut::{Cuts, NO_START, Sync};
@@ -22,6 +23,10 @@ static COPY: Mutex<()> = Mutex::new(());
 
 /// A new site that runs the build with this patch.
 fn broken_by(patch: &str) -> Site {
+    site_broken_by(patch, &Setup::live())
+}
+
+fn site_broken_by(patch: &str, setup: &Setup) -> Site {
     let _one_at_a_time = COPY.lock().unwrap_or_else(PoisonError::into_inner);
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("a target").join("controls");
     let source = place.join("source");
@@ -42,7 +47,7 @@ fn broken_by(patch: &str) -> Site {
     build.args(["build", "--locked", "--offline", "--release", "--bin", "tilld"]);
     build.arg("--target-dir").arg(&target).current_dir(&source);
     succeed(&mut build);
-    let mut site = Setup::live().prepare();
+    let mut site = setup.prepare();
     // What is traced is known by its name.
     let programs = place.join(patch);
     let _ = fs::remove_dir_all(&programs);
@@ -120,6 +125,14 @@ fn a_build_that_hears_no_failed_sync_is_found_out() {
     let wrong = wrong_when_a_sync_of_the_tape_fails(&site.program);
     assert!(!wrong.is_empty());
     println!("deaf: {} things are wrong: {}", wrong.len(), wrong[0]);
+}
+
+#[test]
+fn a_build_that_hears_nothing_of_a_full_disk_is_found_out() {
+    let site = site_broken_by("heedless", &setup_without_reserve());
+    let wrong = wrong_after_a_full_disk(&site);
+    assert!(!wrong.is_empty());
+    println!("heedless: {} things are wrong: {}", wrong.len(), wrong[0]);
 }
 
 #[test]

@@ -51,6 +51,43 @@ fn status(site: &Site) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Without a reserve a confirmation meets the full disk itself.
+pub fn setup_without_reserve() -> Setup {
+    Setup { disk_reserve: "0 MiB", ..Setup::live() }
+}
+
+/// Fills the disk of a site to the last byte between confirmations, and frees it. Gives what is
+/// wrong after a restart.
+pub fn wrong_after_a_full_disk(site: &Site) -> Vec<String> {
+    let image = site.path().join("image");
+    let _disk = Disk::made(&image, &site.state_dir(), DISK_MEBIBYTES);
+    let ledger = Ledger::begin(site.path());
+    let daemon = site.start();
+    let confirm = |answers: usize| {
+        ledger.clients(CLIENTS, daemon.address(), daemon.tls(), |told| {
+            assert_eq!(told.iter().take(answers).count(), answers, "the daemon went away");
+        });
+    };
+    confirm(ANSWERS);
+    let ballast = Ballast::fill(&site.state_dir(), 0);
+    // More than what has a place on the disk already takes.
+    confirm(50 * ANSWERS);
+    drop(ballast);
+    confirm(ANSWERS);
+    daemon.stop();
+    let daemon = site.start();
+    let mut wrong = ledger.wrong_in_books(site);
+    wrong.extend(ledger.wrong_when_repeated(&daemon));
+    daemon.stop();
+    wrong
+}
+
+#[test]
+fn what_meets_a_full_disk_without_a_reserve_is_answered_only_if_it_stands() {
+    let wrong = wrong_after_a_full_disk(&setup_without_reserve().prepare());
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 #[test]
 fn a_disk_filled_and_freed_20_times_is_minus_1009_while_full_and_goes_on_by_itself() {
     let office = Office::open();
