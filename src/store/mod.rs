@@ -145,3 +145,5 @@ impl From<rusqlite::Error> for OpenError {
 
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod wal_damage_tests;

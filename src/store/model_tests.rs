@@ -383,18 +383,18 @@ impl Drop for Model {
     }
 }
 
-fn start(state_dir: &Path) -> (Store, Writing) {
+pub fn start(state_dir: &Path) -> (Store, Writing) {
     Store::open(state_dir, Mode::Live, 0, &Backups::inside(state_dir)).expect("a store")
 }
 
-fn stop(running: Option<(Store, Writing)>) {
+pub fn stop(running: Option<(Store, Writing)>) {
     let Some((store, writing)) = running else { return };
     drop(store);
     writing.thread.join().expect("a writer that ends");
 }
 
 /// The files as they are now. The store rests while nobody asks, so they are of one moment.
-fn copy(state_dir: &Path) -> TempDir {
+pub fn copy(state_dir: &Path) -> TempDir {
     let left = TempDir::new().expect("a temporary directory");
     fs::create_dir(tape::directory(left.path())).expect("a directory");
     for directory in ["", "tape"] {
@@ -442,7 +442,7 @@ fn day(later: u8) -> BusinessDate {
     (0..later).fold(FIRST.date(), |day, _| day.following().expect("a day"))
 }
 
-fn confirmation((contract, receipt): (u8, u8), centavos: i64) -> Confirmation {
+pub fn confirmation((contract, receipt): (u8, u8), centavos: i64) -> Confirmation {
     let collected_at = format!("{} 10:00:00", day(contract % 2));
     let contract = format!("SKY010000000{contract}");
     let amount = Amount::from_centavos(centavos).expect("an amount");
@@ -462,7 +462,7 @@ fn confirmation((contract, receipt): (u8, u8), centavos: i64) -> Confirmation {
     }
 }
 
-fn provenance() -> Provenance {
+pub fn provenance() -> Provenance {
     Provenance {
         caller: UserName::parse("till-7").expect("a name"),
         branch: None,
