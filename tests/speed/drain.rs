@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -16,9 +16,9 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tilld::store::outgoing::OutboxReader;
 use tilld::system::clock;
 
-use crate::Outcome;
 use crate::daemon::{Daemon, configure};
 use crate::stock::{self, body};
+use crate::{Outcome, copy};
 
 /// Confirmations that are timed one by one once the backlog is gone.
 const SINGLE: u64 = 500;
@@ -26,7 +26,7 @@ const SINGLE: u64 = 500;
 /// Between two confirmations of the till that is timed during the drain.
 const TILL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Numbers for the till's confirmations, beyond those of the stock.
+/// Numbers for the till's confirmations begin so far beyond those of the backlog.
 const TILL_NUMBERS: u64 = 50_000_000;
 
 /// What one run came to.
@@ -39,38 +39,99 @@ pub struct Drained {
     pub single_p50: Duration,
 }
 
-/// Drains so many collections, in a directory that is not there yet and is not left behind.
-pub fn measure(place: &Path, backlog: u64) -> Outcome<Drained> {
-    let (office, branch) = (place.join("office"), place.join("branch"));
-    fs::create_dir_all(branch.join("state"))?;
-    let (store, writing) = stock::open(&branch.join("state"))?;
-    stock::fill(&store, 1..=backlog)?;
-    stock::close(store, writing)?;
-    let mut head_office = Daemon::start(&configure(&office, "branch", "branch = \"MNL-042\"\n")?)?;
-    let upstream = format!(
-        "[upstream]\nurl = \"https://127.0.0.1:{}/collectionCollect\"\nbranch = \"MNL-042\"\n\
-         user_name = \"branch\"\nauthentication_file = \"keys\"\nca_file = \"{}\"\n",
-        head_office.port()?,
-        office.join("state/tls/cert.pem").display()
-    );
-    let mut daemon = Daemon::start(&configure(&branch, "till-7", &upstream)?)?;
-    let port = daemon.port()?;
-    let started = clock::monotonic();
-    let till = Till::connect(&branch, port)?;
-    let (drained, till, mut times) = drain(&branch, till)?;
-    let took = drained - started;
-    let single_p50 = single(&office, till)?;
-    daemon.stop()?;
-    head_office.stop()?;
-    fs::remove_dir_all(place)?;
-    times.sort_unstable();
-    Ok(Drained {
-        #[expect(clippy::cast_precision_loss, reason = "a count of thousands")]
-        per_second: backlog as f64 / took.as_secs_f64(),
-        till_p50: times[times.len() / 2],
-        till_p99: times[times.len() * 99 / 100],
-        single_p50,
-    })
+/// A branch and its head office.
+pub struct Pair {
+    place: PathBuf,
+    /// The last number of a collection that the branch has.
+    last: u64,
+}
+
+impl Pair {
+    /// In a directory that is not there yet. With a stock of so many, which lies there, the branch
+    /// has that many and has delivered all of them; gives how many a second.
+    pub fn new(place: &Path, stock: Option<(u64, &Path)>) -> Outcome<(Pair, Option<f64>)> {
+        fs::create_dir(place)?;
+        let pair = Pair { place: place.to_owned(), last: stock.map_or(0, |(rows, _)| rows) };
+        let Some((rows, stock)) = stock else {
+            fs::create_dir_all(pair.branch().join("state"))?;
+            return Ok((pair, None));
+        };
+        copy(stock, &pair.branch())?;
+        let (head_office, daemon, _) = pair.start()?;
+        let started = clock::monotonic();
+        wait_until_drained(&pair.branch())?;
+        let rate = rate(rows, started.elapsed());
+        daemon.stop()?;
+        head_office.stop()?;
+        Ok((pair, Some(rate)))
+    }
+
+    fn branch(&self) -> PathBuf {
+        self.place.join("branch")
+    }
+
+    fn office(&self) -> PathBuf {
+        self.place.join("office")
+    }
+
+    /// Starts head office and branch; gives the branch's port as well.
+    fn start(&self) -> Outcome<(Daemon, Daemon, u16)> {
+        let office = self.office();
+        let caller = "branch = \"MNL-042\"\n";
+        let mut head_office = Daemon::start(&configure(&office, "branch", caller)?)?;
+        let upstream = format!(
+            "[upstream]\nurl = \"https://127.0.0.1:{}/collectionCollect\"\nbranch = \"MNL-042\"\n\
+             user_name = \"branch\"\nauthentication_file = \"keys\"\nca_file = \"{}\"\n",
+            head_office.port()?,
+            office.join("state/tls/cert.pem").display()
+        );
+        let mut daemon = Daemon::start(&configure(&self.branch(), "till-7", &upstream)?)?;
+        let port = daemon.port()?;
+        Ok((head_office, daemon, port))
+    }
+
+    /// Drains so many collections that are new.
+    pub fn measure(&mut self, backlog: u64) -> Outcome<Drained> {
+        let (store, writing) = stock::open(&self.branch().join("state"))?;
+        stock::fill(&store, self.last + 1..=self.last + backlog)?;
+        stock::close(store, writing)?;
+        self.last += backlog;
+        let (head_office, daemon, port) = self.start()?;
+        let started = clock::monotonic();
+        let till = Till::connect(&self.branch(), port, TILL_NUMBERS + self.last)?;
+        let (drained, till, mut times) = drain(&self.branch(), till)?;
+        let single_p50 = single(&self.office(), till)?;
+        daemon.stop()?;
+        head_office.stop()?;
+        times.sort_unstable();
+        Ok(Drained {
+            per_second: rate(backlog, drained - started),
+            till_p50: times[times.len() / 2],
+            till_p99: times[times.len() * 99 / 100],
+            single_p50,
+        })
+    }
+
+    /// Leaves nothing behind.
+    pub fn remove(self) -> io::Result<()> {
+        fs::remove_dir_all(self.place)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a count of millions")]
+fn rate(collections: u64, took: Duration) -> f64 {
+    collections as f64 / took.as_secs_f64()
+}
+
+/// Waits until head office has what the branch had when this was asked.
+fn wait_until_drained(branch: &Path) -> Outcome<()> {
+    let mut outbox = OutboxReader::open(&branch.join("state"))?;
+    // What tills confirm comes and goes; the backlog is what was there before.
+    let last = outbox.last_sequence()?;
+    while !outbox.page(0, last, 1)?.is_empty() {
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 /// Waits until the outbox is empty, while a till goes on confirming. Gives when that was, the till,
@@ -86,12 +147,7 @@ fn drain(branch: &Path, mut till: Till) -> Outcome<(std::time::Instant, Till, Ve
         }
         Ok((till, times))
     });
-    let mut outbox = OutboxReader::open(&branch.join("state"))?;
-    // The till's own confirmations come and go; the backlog is what was there before.
-    let last = outbox.last_sequence()?;
-    while !outbox.page(0, last, 1)?.is_empty() {
-        thread::sleep(Duration::from_millis(5));
-    }
+    wait_until_drained(branch)?;
     let drained = clock::monotonic();
     is_drained.store(true, Ordering::Relaxed);
     let (till, times) = cashier.join().map_err(|_| "the till panicked")??;
@@ -122,7 +178,8 @@ struct Till {
 }
 
 impl Till {
-    fn connect(branch: &Path, port: u16) -> Outcome<Till> {
+    /// Its confirmations have numbers from this one on.
+    fn connect(branch: &Path, port: u16, number: u64) -> Outcome<Till> {
         let certificate = CertificateDer::from_pem_file(branch.join("state/tls/cert.pem"))?;
         let mut roots = RootCertStore::empty();
         roots.add(certificate)?;
@@ -134,7 +191,7 @@ impl Till {
         let socket = TcpStream::connect(("127.0.0.1", port))?;
         socket.set_nodelay(true)?;
         let connection = ClientConnection::new(Arc::new(tls), ServerName::try_from("localhost")?)?;
-        Ok(Till { stream: StreamOwned::new(connection, socket), number: TILL_NUMBERS })
+        Ok(Till { stream: StreamOwned::new(connection, socket), number })
     }
 
     /// Confirms something new, and says how long the answer took.

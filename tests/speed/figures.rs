@@ -16,6 +16,12 @@ pub const SYNC_OVER: &str = "fdatasync of 4 KiB over others, p50, µs";
 pub const MEMORY_AT_REST: &str = "memory at rest, MB";
 pub const MEMORY_AT_PEAK: &str = "memory at peak, MB";
 pub const MEMORY_STOCKED: &str = "memory at peak of (c), MB";
+pub const DRAIN: &str = "drain, collections/s";
+pub const TILL_P99: &str = "a till's p99 during the drain, ms";
+pub const SINGLE: &str = "from a till to head office, p50, ms";
+pub const STOCKED_DRAIN: &str = "drain with stock, collections/s";
+pub const STOCKED_TILL_P99: &str = "a till's p99 during the drain with stock, ms";
+pub const STOCKED_SINGLE: &str = "from a till to head office with stock, p50, ms";
 pub const READY: &str = "ready after the start, ms";
 
 /// The endpoints, by their letters.
@@ -133,6 +139,7 @@ impl Figures {
             full - empty - 2.5 * sync
         });
         let one = |name| self.of_rounds([name], |[figure]| figure);
+        let stocked = |names| self.of_rounds(names, |[with, without]| with / without);
         let goal = |what, bound, figure| Goal { what, bound, figure };
         vec![
             goal("(b) / (a), 64 connections", Bound::AtLeast(0.4), share('b', 'a')),
@@ -152,6 +159,24 @@ impl Figures {
             goal(MEMORY_AT_REST, Bound::AtMost(12.0), one(MEMORY_AT_REST)),
             goal(MEMORY_AT_PEAK, Bound::AtMost(32.0), one(MEMORY_AT_PEAK)),
             goal(READY, Bound::AtMost(100.0), one(READY)),
+            goal(DRAIN, Bound::AtLeast(10_000.0), one(DRAIN)),
+            goal(TILL_P99, Bound::AtMost(20.0), one(TILL_P99)),
+            goal(SINGLE, Bound::AtMost(20.0), one(SINGLE)),
+            goal(
+                "drain with stock / without",
+                Bound::AtLeast(0.7),
+                stocked([STOCKED_DRAIN, DRAIN]),
+            ),
+            goal(
+                "till's p99 with stock / without",
+                Bound::AtMost(1.3),
+                stocked([STOCKED_TILL_P99, TILL_P99]),
+            ),
+            goal(
+                "to head office with stock / without",
+                Bound::AtMost(1.3),
+                stocked([STOCKED_SINGLE, SINGLE]),
+            ),
         ]
     }
 

@@ -20,7 +20,9 @@ use std::env;
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use drain::Pair;
 use figures::Figures;
 use rounds::Plan;
 
@@ -49,15 +51,29 @@ fn main() -> Outcome<()> {
 
 /// What is measured beside the load: the way to head office, and the start.
 fn others(plan: &Plan, place: &Path, figures: &mut Figures) -> Outcome<()> {
-    eprintln!("drain of {}", plan.backlog);
+    let place_of_drains = place.join("drain");
     for _ in 0..plan.drains {
-        let drained = drain::measure(&place.join("drain"), plan.backlog)?;
-        figures.add("drain, collections/s", drained.per_second);
+        eprintln!("drain of {}", plan.backlog);
+        let (mut pair, _) = Pair::new(&place_of_drains, None)?;
+        let drained = pair.measure(plan.backlog)?;
+        pair.remove()?;
+        figures.add(figures::DRAIN, drained.per_second);
         figures.add("a till's p50 during the drain, ms", 1e3 * drained.till_p50.as_secs_f64());
-        figures.add("a till's p99 during the drain, ms", 1e3 * drained.till_p99.as_secs_f64());
-        let single = 1e3 * drained.single_p50.as_secs_f64();
-        figures.add("from a till to head office, p50, ms", single);
+        figures.add(figures::TILL_P99, 1e3 * drained.till_p99.as_secs_f64());
+        figures.add(figures::SINGLE, 1e3 * drained.single_p50.as_secs_f64());
     }
+    eprintln!("drain of {}", plan.stocked_rows);
+    let stock = stock::stocked(place, plan.stocked_rows)?;
+    let (mut pair, rate) = Pair::new(&place_of_drains, Some((plan.stocked_rows, &stock)))?;
+    figures.add("drain of the stock, collections/s", rate.ok_or("no rate")?);
+    for _ in 0..plan.drains {
+        eprintln!("drain of {} more", plan.backlog);
+        let drained = pair.measure(plan.backlog)?;
+        figures.add(figures::STOCKED_DRAIN, drained.per_second);
+        figures.add(figures::STOCKED_TILL_P99, 1e3 * drained.till_p99.as_secs_f64());
+        figures.add(figures::STOCKED_SINGLE, 1e3 * drained.single_p50.as_secs_f64());
+    }
+    pair.remove()?;
     eprintln!("starts with {} collections", plan.started_rows);
     let started = start::measure(&stock::stocked(place, plan.started_rows)?, plan.starts)?;
     for ready in started.ready {
@@ -82,6 +98,12 @@ fn megabytes(path: &Path) -> Outcome<f64> {
 /// Where cargo builds: this program lies in a directory of it.
 fn target_directory() -> Outcome<PathBuf> {
     Ok(env::current_exe()?.ancestors().nth(2).ok_or("the target directory is nowhere")?.to_owned())
+}
+
+/// Copies a directory, without copying a block where the file system can.
+pub fn copy(from: &Path, to: &Path) -> Outcome<()> {
+    let status = Command::new("cp").args(["-r", "--reflink=auto"]).arg(from).arg(to).status()?;
+    if status.success() { Ok(()) } else { Err("the directory cannot be copied".into()) }
 }
 
 fn package(directory: &Path) -> Outcome<PathBuf> {

@@ -4,7 +4,6 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::process::Command;
 
 use tilld::system::clock;
 
@@ -13,7 +12,7 @@ use crate::daemon::{Daemon, configure};
 use crate::fastify::Fastify;
 use crate::figures::{self, Figures};
 use crate::load::{Load, Numbers, Target};
-use crate::{empty, stock};
+use crate::{copy, empty, stock};
 
 /// How much is measured.
 pub struct Plan {
@@ -116,14 +115,9 @@ pub fn run(plan: &Plan, only: &str, place: &Path, figures: &mut Figures) -> Outc
 fn start_stocked(plan: &Plan, place: &Path, run: &Path) -> Outcome<(Daemon, Target)> {
     eprintln!("a daemon with {} collections", plan.stocked_rows);
     let stock = stock::stocked(place, plan.stocked_rows)?;
-    let copy = run.join("stocked");
-    // Without copying a block where the file system can.
-    let status =
-        Command::new("cp").args(["-r", "--reflink=auto"]).arg(stock).arg(&copy).status()?;
-    if !status.success() {
-        return Err("the stock cannot be copied".into());
-    }
-    start(&copy)
+    let place = run.join("stocked");
+    copy(&stock, &place)?;
+    start(&place)
 }
 
 /// Every endpoint under every load, once.
