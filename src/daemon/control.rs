@@ -1,4 +1,5 @@
-//! The daemon's end of the control socket: within bounds, one question and one answer a connection.
+//! The daemon's end of the control socket: within bounds, one question and one answer a connection,
+//! and before the answer how far it is.
 
 use std::fs::{self, Permissions};
 use std::io;

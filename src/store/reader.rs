@@ -169,8 +169,8 @@ pub struct Story {
     pub attempts: Vec<KeptAttempt>,
     /// What people did about it, oldest first.
     pub acts: Vec<Act>,
-    /// Whether its contract counts as paid: it was not reopened since.
-    pub is_paid: bool,
+    /// Whether its contract was reopened, and not paid since.
+    pub is_reopened: bool,
 }
 
 impl Reader {
@@ -581,7 +581,7 @@ impl Reader {
     fn story(&self, listed: Listed) -> Result<Story, OpenError> {
         let variants = collections::variants(&self.connection, listed.entry.sequence)?;
         let contract = &listed.entry.confirmation.collection.contract;
-        let is_paid = acts::reopened(&self.connection, contract)?.is_none();
+        let is_reopened = acts::reopened(&self.connection, contract)?.is_some();
         let refusals = self.refusals(Some(contract.as_str()), None, PAGE_ROWS)?;
         let refusals = refusals.into_iter().map(|kept| self.with_acts(kept));
         let refusals = refusals.collect::<Result<_, _>>()?;
@@ -589,7 +589,7 @@ impl Reader {
         let deliveries = deliveries::deliveries_of(&self.connection, sequence)?;
         let attempts = deliveries::attempts_of(&self.connection, sequence)?;
         let acts = acts::acts_about(&self.connection, About::Collection(sequence))?;
-        Ok(Story { listed, variants, refusals, deliveries, attempts, acts, is_paid })
+        Ok(Story { listed, variants, refusals, deliveries, attempts, acts, is_reopened })
     }
 
     fn with_acts(&self, kept: KeptRefusal) -> Result<(KeptRefusal, Vec<Act>), OpenError> {

@@ -54,9 +54,10 @@ impl Tab {
         }
     }
 
-    /// Whether it keeps itself up to date while somebody looks at it.
+    /// Whether it keeps itself up to date while somebody looks at it: where money comes and goes.
+    /// The others cost head office too much to be asked for every few seconds.
     pub fn is_live(self) -> bool {
-        matches!(self, Tab::Today | Tab::Waiting | Tab::Branches | Tab::Health)
+        matches!(self, Tab::Today | Tab::Waiting)
     }
 
     fn name(self) -> &'static str {

@@ -23,7 +23,8 @@ async function look() {
             // Nobody clicked, so the session is not in use thereby.
             headers: { "Tilld-Refresh": "1" },
             redirect: "manual",
-            signal: AbortSignal.timeout(PATIENCE_MS),
+            // Browsers that cannot do this wait for as long as they do.
+            signal: AbortSignal.timeout?.(PATIENCE_MS),
         });
         if (answer.type === "opaqueredirect") return end();
         const page = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -60,13 +61,11 @@ function show(time, next) {
     asOf.textContent = time;
 }
 
-// Nothing moves under a hand: while something is typed or marked, or a button is about to be
-// pressed.
+// Nothing moves under a hand: while something is marked, or is about to be pressed. What has a field
+// to write in does not keep itself up to date.
 function isInUse() {
-    const fields = [...region.querySelectorAll("input:not([type=hidden]), textarea")];
     const marked = document.getSelection();
-    return fields.some((one) => one === document.activeElement || one.value !== one.defaultValue) ||
-        region.querySelector("button:hover") !== null ||
+    return region.querySelector("button:hover, a:hover") !== null ||
         (!marked.isCollapsed && region.contains(marked.anchorNode));
 }
 

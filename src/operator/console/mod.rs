@@ -329,6 +329,9 @@ impl<D: Daemon, M: Meter> Console<D, M> {
             );
         }
         match self.daemon.carry_out(act).await {
+            Ok(Reply::Reopened { was_open: true }) => {
+                problem(StatusCode::CONFLICT, Some(session), words::NOT_DONE, words::IS_OPEN)
+            }
             Ok(reply) => http::see_other(&acts::page_after(&reply).unwrap_or(then)),
             Err(failure) => {
                 problem(StatusCode::CONFLICT, Some(session), words::NOT_DONE, &failure.message)

@@ -58,7 +58,7 @@ fn forms(story: &Story, contracts: ContractPolicy, session: &Session) -> Markup 
     let sequence = story.listed.entry.sequence;
     let contract = story.listed.entry.confirmation.collection.contract.as_str();
     // Where a contract may be paid any number of times, nothing is to be reopened.
-    let is_shut = story.is_paid && contracts == ContractPolicy::Single;
+    let is_shut = !story.is_reopened && contracts == ContractPolicy::Single;
     html! {
         @if let HeadOffice::Parked(_) = story.listed.standing {
             (waiting::send_again(sequence, session))

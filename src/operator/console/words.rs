@@ -45,8 +45,8 @@ pub const REOPEN_NOTE: &str = "It is paid, so another receipt for it is refused.
 
 pub const SKIP: &str = "Skip to the page";
 pub const PAGES: &str = "Pages";
-pub const SILENT: &str = "The daemon does not answer, so what stands here may be old. It is asked \
-     again.";
+pub const SILENT: &str = "This page cannot be brought up to date just now, so what stands here may \
+     be old. It is tried again.";
 pub const ENDED: &str = "You are logged out, so this page is not kept up to date any more. Log in \
      again to see how it stands.";
 pub const LOG_IN: &str = "Log in";
@@ -71,6 +71,7 @@ pub const FORBIDDEN_HELP: &str = "Nothing was done. A manager may do it.";
 pub const BUSY: &str = "Too many pages are being read.";
 pub const BUSY_HELP: &str = "Tills come first. Open the page again.";
 pub const UNREADABLE: &str = "The books cannot be read.";
+pub const IS_OPEN: &str = "The contract was reopened before, and has not been paid since.";
 pub const NOT_DONE: &str = "It was not done.";
 pub const STARTING: &str = "The daemon is starting.";
 
