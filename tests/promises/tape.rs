@@ -31,8 +31,8 @@ pub const MARKED: u32 = 500;
 const TILLS: u32 = 16;
 
 /// So many places of a kind are taken of the WAL unless `TILLD_TORTURE` is set: a case takes half a
-/// second, and there are 30,000 bytes to flip. The store alone is tried at all of them in less
-/// time: see its own tests. A build with checks takes seconds for each.
+/// second, which for all is many hours. The store alone is tried at all of a smaller one: see its
+/// own tests. A build with checks takes seconds for each.
 const WAL_CASES: usize = if cfg!(debug_assertions) { 4 } else { 24 };
 
 /// So many bytes are flipped in the database, one at a time, unless `TILLD_TORTURE` is set.

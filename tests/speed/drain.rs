@@ -47,15 +47,17 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// In a directory that is not there yet. With a stock of so many, which lies there, the branch
-    /// has that many and has delivered all of them; gives how many a second.
-    pub fn new(place: &Path, stock: Option<(u64, &Path)>) -> Outcome<(Pair, Option<f64>)> {
+    /// Neither has anything, in a directory that is not there yet.
+    pub fn new(place: &Path) -> Outcome<Pair> {
+        let pair = Pair { place: place.to_owned(), last: 0 };
+        fs::create_dir_all(pair.branch().join("state"))?;
+        Ok(pair)
+    }
+
+    /// The branch has a stock of so many and has delivered all of them; gives how many a second.
+    pub fn with_delivered(place: &Path, rows: u64, stock: &Path) -> Outcome<(Pair, f64)> {
+        let pair = Pair { place: place.to_owned(), last: rows };
         fs::create_dir(place)?;
-        let pair = Pair { place: place.to_owned(), last: stock.map_or(0, |(rows, _)| rows) };
-        let Some((rows, stock)) = stock else {
-            fs::create_dir_all(pair.branch().join("state"))?;
-            return Ok((pair, None));
-        };
         copy(stock, &pair.branch())?;
         let (head_office, daemon, _) = pair.start()?;
         let started = clock::monotonic();
@@ -63,7 +65,7 @@ impl Pair {
         let rate = rate(rows, started.elapsed());
         daemon.stop()?;
         head_office.stop()?;
-        Ok((pair, Some(rate)))
+        Ok((pair, rate))
     }
 
     fn branch(&self) -> PathBuf {

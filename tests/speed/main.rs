@@ -54,7 +54,7 @@ fn others(plan: &Plan, place: &Path, figures: &mut Figures) -> Outcome<()> {
     let place_of_drains = place.join("drain");
     for _ in 0..plan.drains {
         eprintln!("drain of {}", plan.backlog);
-        let (mut pair, _) = Pair::new(&place_of_drains, None)?;
+        let mut pair = Pair::new(&place_of_drains)?;
         let drained = pair.measure(plan.backlog)?;
         pair.remove()?;
         figures.add(figures::DRAIN, drained.per_second);
@@ -64,8 +64,8 @@ fn others(plan: &Plan, place: &Path, figures: &mut Figures) -> Outcome<()> {
     }
     eprintln!("drain of {}", plan.stocked_rows);
     let stock = stock::stocked(place, plan.stocked_rows)?;
-    let (mut pair, rate) = Pair::new(&place_of_drains, Some((plan.stocked_rows, &stock)))?;
-    figures.add("drain of the stock, collections/s", rate.ok_or("no rate")?);
+    let (mut pair, rate) = Pair::with_delivered(&place_of_drains, plan.stocked_rows, &stock)?;
+    figures.add("drain of the stock, collections/s", rate);
     for _ in 0..plan.drains {
         eprintln!("drain of {} more", plan.backlog);
         let drained = pair.measure(plan.backlog)?;
