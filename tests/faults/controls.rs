@@ -13,6 +13,7 @@ use crate::kills::wrong_after_kills;
 use crate::machine::succeed;
 use crate::power_cut::{Cuts, NO_START, Sync};
 use crate::rounds::Rounds;
+use crate::support::site::copy_program;
 use crate::support::{Setup, Site};
 
 /// A broken build must be found out by so many power cuts. About every second one does so.
@@ -53,7 +54,7 @@ fn site_broken_by(patch: &str, setup: &Setup) -> Site {
     let _ = fs::remove_dir_all(&programs);
     fs::create_dir_all(&programs).expect("a made directory");
     site.program = programs.join("tilld");
-    fs::copy(target.join("release/tilld"), &site.program).expect("room for the program");
+    copy_program(&target.join("release/tilld"), &site.program);
     site
 }
 

@@ -206,7 +206,7 @@ impl Site {
         // Where the build lies, a stranger may not enter.
         let program = self.path().join("tilld");
         if !program.exists() {
-            fs::copy(&self.program, &program).expect("room for a copy");
+            copy_program(&self.program, &program);
             let everybody = fs::Permissions::from_mode(0o755);
             fs::set_permissions(self.path(), everybody).expect("a directory of ours");
         }
@@ -309,6 +309,13 @@ impl Site {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("a private file");
         path
     }
+}
+
+/// Copies a program by a process of its own: whatever this one opens for writing, a child that
+/// another thread starts at that moment has open as well, and then the program cannot be run.
+pub fn copy_program(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg(from).arg(to).status().expect("cp can be run");
+    assert!(copied.success(), "no room for a copy of {}", from.display());
 }
 
 fn give_to_nobody(path: &Path) {
