@@ -25,6 +25,7 @@ use super::{acts, collections, deliveries, refusals, transaction};
 use crate::domain::Invalid;
 use crate::domain::act::About;
 use crate::domain::contract::Mode;
+use crate::domain::decision::Sequence;
 use crate::domain::provenance::Digest;
 use crate::system::watchdog::Pulse;
 
@@ -126,6 +127,9 @@ pub fn agree(
     directory: &Path,
     pulse: &Pulse,
 ) -> Result<(Tape, Report), AgreeError> {
+    if let Some(number) = collections::newest_not_found(connection)? {
+        return Err(not_found(number));
+    }
     let mut report = Report::default();
     let mut mark = mark(connection)?;
     if let Some(reason) = distrust(connection, directory, &mark)? {
@@ -439,10 +443,7 @@ fn complete_collection(step: &Transaction<'_>, line: &Line, mode: Mode) -> Resul
             row.entry.sequence, line.number
         ))),
         Some(_) => Ok(false),
-        None if collections::by_sequence(step, number)?.is_some() => {
-            let damage = format!("collection {number} cannot be found by contract and receipt");
-            Err(Unmet::Impossible(AgreeError::Damaged(damage)))
-        }
+        None if collections::is_there(step, number)? => Err(Unmet::Impossible(not_found(number))),
         None => {
             transaction::insert_entry(step, mode, &told, &line.record, line.number)?;
             let flags = told.confirmation.flags;
@@ -500,6 +501,11 @@ fn complete_act(step: &Transaction<'_>, line: &Line) -> Result<bool, Unmet> {
             Ok(true)
         }
     }
+}
+
+/// A repeat of such a collection would be taken for a new one.
+fn not_found(number: Sequence) -> AgreeError {
+    AgreeError::Damaged(format!("collection {number} cannot be found by contract and receipt"))
 }
 
 fn unknown(line: &Line, about: About) -> Unmet {

@@ -25,6 +25,11 @@ const VARIANTS_MAX: i64 = 20;
 /// thousands of installments must not slow the writer down.
 const DOUBLE_LOOKBACK_MAX: i64 = 100;
 
+/// So many of the newest collections must be found at start by contract and receipt: those that
+/// are repeated because their answer was lost, and a fifth of a second on a disk that was not read
+/// since it was switched on. The others are checked while the daemon serves.
+const FOUND_MIN: i64 = 1000;
+
 /// A collection as it stands in the books.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -263,6 +268,23 @@ pub fn is_there(connection: &Connection, sequence: Sequence) -> rusqlite::Result
     connection
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM collection WHERE sequence = ?1)")?
         .query_row([sequence], |row| row.get(0))
+}
+
+/// The first of the newest collections that a look-up by its contract and receipt would miss,
+/// because a page of the index is damaged.
+pub fn newest_not_found(connection: &Connection) -> rusqlite::Result<Option<Sequence>> {
+    connection
+        .query_row(
+            "SELECT sequence FROM collection NOT INDEXED
+             WHERE sequence > (SELECT max(sequence) FROM collection) - ?1 AND NOT EXISTS (
+                 SELECT 1 FROM collection AS found INDEXED BY collection_identity
+                 WHERE (found.contract, found.receipt, found.sequence)
+                     = (collection.contract, collection.receipt, collection.sequence))
+             ORDER BY sequence LIMIT 1",
+            [FOUND_MIN],
+            |row| row.get(0),
+        )
+        .optional()
 }
 
 /// How often an entry was confirmed again, if it was.

@@ -299,13 +299,14 @@ fn a_database_with_a_page_of_noise_or_cut_short_can_be_rebuilt() {
     }
 }
 
-/// A receipt, a forgery of the same length, and where it stands in a database: in its row, behind
-/// which the phone number follows, and in the index.
-const RECEIPT: &[u8] = b"R-00000077";
-const FORGED: &[u8] = b"R-00000X77";
+/// The receipts of an early and of a late collection.
+const EARLY: &[u8] = b"R-00000077";
+const LATE: &[u8] = b"R-00001977";
 
-fn places_of_receipt(database: &[u8]) -> (Vec<usize>, Vec<usize>) {
-    let places = (0..database.len() - 50).filter(|at| database[*at..].starts_with(RECEIPT));
+/// Where a receipt stands in a database: in its row, behind which the phone number follows, and in
+/// the index.
+fn places_of(receipt: &[u8], database: &[u8]) -> (Vec<usize>, Vec<usize>) {
+    let places = (0..database.len() - 50).filter(|at| database[*at..].starts_with(receipt));
     let phone = b"09270348095";
     let (rows, index): (Vec<usize>, Vec<usize>) =
         places.partition(|at| database[*at..*at + 50].windows(11).any(|bytes| bytes == phone));
@@ -313,9 +314,10 @@ fn places_of_receipt(database: &[u8]) -> (Vec<usize>, Vec<usize>) {
     (rows, index)
 }
 
+/// Makes other receipts of these: `R-00000X77`.
 fn forge(database: &mut [u8], places: &[usize]) {
     for at in places {
-        database[*at..at + FORGED.len()].copy_from_slice(FORGED);
+        database[*at + EARLY.len() - 3] = b'X';
     }
 }
 
@@ -323,7 +325,7 @@ fn forge(database: &mut [u8], places: &[usize]) {
 fn a_row_that_was_altered_with_its_index_is_named_and_the_tape_tells_what_it_was() {
     let mut state = stopped();
     let database = state.file(DATABASE);
-    let (rows, index) = places_of_receipt(database);
+    let (rows, index) = places_of(EARLY, database);
     forge(database, &rows);
     forge(database, &index);
     let verified = state.site().verify();
@@ -337,13 +339,25 @@ fn a_row_that_was_altered_with_its_index_is_named_and_the_tape_tells_what_it_was
 fn a_row_that_its_index_does_not_find_is_named() {
     let mut state = stopped();
     let database = state.file(DATABASE);
-    let (_, index) = places_of_receipt(database);
+    let (_, index) = places_of(EARLY, database);
     forge(database, &index);
     let verified = state.site().verify();
     assert_eq!(verified.code, Some(65), "{verified:?}");
     let named = verified.differences.iter().any(|text| text.contains("receipt R-00000077"));
     assert!(named, "{verified:?}");
     recover_with_rebuild(&state, "not found");
+}
+
+#[test]
+fn a_start_whose_index_does_not_find_a_late_collection_ends_before_it_is_recorded_twice() {
+    let mut state = stopped();
+    let database = state.file(DATABASE);
+    let (_, index) = places_of(LATE, database);
+    forge(database, &index);
+    let Err((code, log)) = Daemon::try_start(&state.site()) else { panic!("it serves") };
+    assert_eq!(code, Some(65), "{log}");
+    assert!(log.contains("cannot be found by contract and receipt"), "{log}");
+    assert!(log.contains("tilld rebuild"), "{log}");
 }
 
 #[test]
