@@ -28,12 +28,13 @@ const END_TIME_MAX: Duration = Duration::from_millis(500);
 /// SQLite's instructions between two looks at the clock.
 const LOOK_INTERVAL: i32 = 100_000;
 
-/// Neither delivered nor settled, or to be sent again, whatever the outbox says.
+/// Not delivered, or to be sent again, whatever the outbox says. What head office called paid
+/// otherwise is here and nowhere else.
 const COUNT: &str = "
     SELECT count(*) FROM collection
     WHERE EXISTS (SELECT 1 FROM outbox WHERE outbox.sequence = collection.sequence)
        OR coalesce((SELECT fate FROM delivery WHERE delivery.sequence = collection.sequence
-                    ORDER BY line DESC LIMIT 1), '') NOT IN ('delivered', 'settled')";
+                    ORDER BY line DESC LIMIT 1), '') <> 'delivered'";
 
 /// Leaves the number when the daemon has ended. That it cannot be told stops nobody.
 pub fn leave(state_dir: &Path) {

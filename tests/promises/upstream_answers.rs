@@ -2,6 +2,7 @@
 //! makes of it, and that nothing it says makes a confirmation be lost, doubled or sent elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -339,4 +340,15 @@ fn a_later_receipt_of_a_contract_waits_for_an_earlier_one_and_for_no_other() {
     assert_eq!(order, "AABBCC");
     let place = got.iter().position(|got| got.contract() == other).unwrap();
     assert!(place < got.len() - 2, "it waited for another contract's rows");
+}
+
+#[test]
+fn what_head_office_calls_paid_otherwise_is_counted_before_it_is_deleted() {
+    let upstream = Upstream::start(|_| Reply::code(-1026));
+    let mut branch = Branch::of_upstream(&upstream).started();
+    branch.collect(1);
+    branch.await_count("SELECT count(*) FROM parked", |count| count == 1);
+    branch.stop();
+    let undelivered = branch.site.state_dir().join("undelivered");
+    assert_eq!(fs::read_to_string(undelivered).unwrap(), "1\n");
 }
