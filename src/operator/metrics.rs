@@ -294,7 +294,7 @@ fn of_keepers(page: &mut Page<'_>, snapshot: &Snapshot) -> fmt::Result {
     )?;
     page.gauge(
         "tilld_start_damage",
-        "What the start found damaged and could not mend.",
+        "What the start found damaged and could not mend, or 1 when it was met later.",
         Some(snapshot.recovered.damage),
     )
 }

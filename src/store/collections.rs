@@ -4,6 +4,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 
 use super::columns::{optional_text, parsed, peer, text};
+use super::writer::is_of_one_row;
 use super::{acts, record};
 use crate::domain::amount::Amount;
 use crate::domain::collection::{
@@ -271,20 +272,34 @@ pub fn is_there(connection: &Connection, sequence: Sequence) -> rusqlite::Result
 }
 
 /// The first of the newest collections that a look-up by its contract and receipt would miss,
-/// because a page of the index is damaged.
+/// because a page of the index is damaged. What cannot be read at all is not taken for new either.
+/// A row that was altered is passed over: the index still finds it as what it was.
 pub fn newest_not_found(connection: &Connection) -> rusqlite::Result<Option<Sequence>> {
+    let last = last_sequence(connection)?;
+    for sequence in (last - FOUND_MIN).max(0) + 1..=last {
+        match is_found(connection, sequence) {
+            Ok(false) => return Ok(Some(sequence)),
+            Ok(true) => {}
+            Err(error) if is_of_one_row(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+fn is_found(connection: &Connection, sequence: Sequence) -> rusqlite::Result<bool> {
+    let Some(EntryRow { entry, is_intact: true, .. }) = by_sequence(connection, sequence)? else {
+        return Ok(true);
+    };
+    let collection = &entry.confirmation.collection;
     connection
-        .query_row(
-            "SELECT sequence FROM collection NOT INDEXED
-             WHERE sequence > (SELECT max(sequence) FROM collection) - ?1 AND NOT EXISTS (
-                 SELECT 1 FROM collection AS found INDEXED BY collection_identity
-                 WHERE (found.contract, found.receipt, found.sequence)
-                     = (collection.contract, collection.receipt, collection.sequence))
-             ORDER BY sequence LIMIT 1",
-            [FOUND_MIN],
-            |row| row.get(0),
-        )
-        .optional()
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM collection INDEXED BY collection_identity
+                            WHERE contract = ?1 AND receipt = ?2 AND sequence = ?3)",
+        )?
+        .query_row((collection.contract.as_str(), collection.receipt.as_str(), sequence), |row| {
+            row.get(0)
+        })
 }
 
 /// How often an entry was confirmed again, if it was.

@@ -39,7 +39,7 @@ pub struct Recovered {
     pub lines: usize,
     /// Torn ends of the tape that were set aside.
     pub set_aside: usize,
-    /// What could not be mended.
+    /// What could not be mended, or was met later.
     pub damage: usize,
 }
 
@@ -122,6 +122,12 @@ impl Health {
         counts.lines += recovered.lines;
         counts.set_aside += recovered.set_aside;
         counts.damage += recovered.damage;
+    }
+
+    /// A command met a damaged page. How many do says nothing about how many pages are.
+    pub(super) fn tell_damage(&self) {
+        let damage = &mut self.told().recovered.damage;
+        *damage = (*damage).max(1);
     }
 
     /// Nothing that holds this lock stops half-way, so poison means nothing.

@@ -16,7 +16,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, Row, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use super::agree::{self, AgreeError};
@@ -231,16 +231,12 @@ impl Writer {
         let can_write = self.can_write(now);
         let written = match self.transact(&batch, can_write, now) {
             Ok(written) => written,
+            Err(error) if self.connection.is_autocommit() && is_of_one_row(&error) => {
+                return self.serve_others(batch, &error);
+            }
             Err(error) => {
                 self.fail(&error);
-                let is_due_alone = !self.is_broken && batch.len() > 1 && is_of_one_command(&error);
-                for command in batch {
-                    if is_due_alone {
-                        self.serve(vec![command]);
-                    } else {
-                        command.answer_failed();
-                    }
-                }
+                batch.into_iter().for_each(Command::answer_failed);
                 return;
             }
         };
@@ -255,6 +251,23 @@ impl Writer {
         for (command, outcome) in batch.into_iter().zip(written.outcomes) {
             command.answer(outcome, standing);
         }
+    }
+
+    /// A batch was rolled back because one of its commands met a bad row: the others are served.
+    fn serve_others(&mut self, batch: Vec<Command>, error: &rusqlite::Error) {
+        if batch.len() > 1 {
+            for command in batch {
+                self.serve(vec![command]);
+            }
+            return;
+        }
+        log::error!("a command cannot be carried out and is answered -1009: {error}");
+        if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) {
+            self.health.tell_damage();
+            // The page may be damaged in memory only: it is read again.
+            let _ = self.connection.release_memory();
+        }
+        batch.into_iter().for_each(Command::answer_failed);
     }
 
     /// Decides and commits a whole batch.
@@ -407,9 +420,7 @@ impl Writer {
             return;
         }
         let sql = format!("PRAGMA wal_checkpoint({mode})");
-        let copied = self
-            .connection
-            .query_row(&sql, [], |row| Ok(row.get::<_, i64>(1)? == row.get::<_, i64>(2)?));
+        let copied = self.connection.query_row(&sql, [], is_all_copied);
         let done = match (copied, self.tape.as_ref().and_then(Tape::end)) {
             (Ok(true), Some(end)) => agree::set_mark(&self.connection, end),
             (copied, _) => copied.map(drop),
@@ -436,9 +447,6 @@ impl Writer {
                     "another program has locked tilld.db for writing; close it: {error}"
                 );
             }
-            _ if is_rolled_back && is_of_one_command(error) => {
-                log::error!("a command cannot be carried out and is answered -1009: {error}");
-            }
             _ => self.break_down(error),
         }
     }
@@ -456,11 +464,19 @@ impl Writer {
     }
 }
 
-/// Whether an error speaks of one command and the row it met, and not of the storage: one bad row
-/// must not silence the others.
-fn is_of_one_command(error: &rusqlite::Error) -> bool {
+/// Whether an error speaks of the row or the page that a statement met, and not of the storage: one
+/// bad row must not silence the others.
+pub fn is_of_one_row(error: &rusqlite::Error) -> bool {
+    use ErrorCode::{ConstraintViolation, DatabaseCorrupt, TooBig, TypeMismatch};
     matches!(
         error.sqlite_error_code(),
-        None | Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)
+        None | Some(ConstraintViolation | DatabaseCorrupt | TooBig | TypeMismatch)
     )
+}
+
+/// Whether the row that a checkpoint gives says that the whole WAL is in the database now. It has
+/// -1 twice when another program kept it from beginning.
+fn is_all_copied(row: &Row<'_>) -> rusqlite::Result<bool> {
+    let (pages, copied): (i64, i64) = (row.get(1)?, row.get(2)?);
+    Ok(pages >= 0 && pages == copied)
 }

@@ -361,6 +361,44 @@ fn a_start_whose_index_does_not_find_a_late_collection_ends_before_it_is_recorde
 }
 
 #[test]
+fn a_late_collection_whose_row_was_altered_is_still_found_as_what_it_was() {
+    let mut state = stopped();
+    let database = state.file(DATABASE);
+    let (rows, _) = places_of(LATE, database);
+    forge(database, &rows);
+    let site = state.site();
+    let daemon = site.start();
+    assert_eq!(daemon.code(&numbered(1977)), "-1015");
+    assert_eq!(site.verify().code, Some(65));
+}
+
+#[test]
+fn a_damaged_page_silences_only_those_who_need_it_and_status_warns() {
+    const INDEX_LEAF: u8 = 10;
+    const PAGE_BYTES: usize = 4096;
+    let mut state = stopped();
+    let database = state.file(DATABASE);
+    let pages_of = |number: &u32| -> Vec<usize> {
+        let (_, index) = places_of(format!("R-{number:08}").as_bytes(), database);
+        index.iter().map(|at| at - at % PAGE_BYTES).collect()
+    };
+    let is_in_leaf = |number: &u32| pages_of(number).iter().all(|at| database[*at] == INDEX_LEAF);
+    let number = (77..200).find(is_in_leaf).expect("most of them are");
+    for page in pages_of(&number) {
+        database[page] = 77;
+    }
+    let site = state.site();
+    let daemon = site.start();
+    assert_eq!(daemon.code(&numbered(number)), "-1009");
+    assert_eq!(daemon.code(&numbered(COUNT + 1)), "1000");
+    assert_eq!(daemon.code(&numbered(number)), "-1009");
+    let status = site.tilld(&["status"]);
+    assert_eq!(status.status.code(), Some(6), "{status:?}");
+    assert!(String::from_utf8_lossy(&status.stdout).contains("damage found"), "{status:?}");
+    recover_with_rebuild(&state, "a damaged page");
+}
+
+#[test]
 fn a_clock_that_is_set_back_by_a_year_begins_a_new_file_and_breaks_nothing() {
     let site = killed().site();
     let clock = Clock::of(&site);

@@ -122,7 +122,7 @@ fn of_head_office(snapshot: &Snapshot, warnings: &mut Warnings) {
 fn of_books(snapshot: &Snapshot, warnings: &mut Warnings) {
     let named_by_verify = "`tilld verify` names all; call support before anything is deleted";
     if snapshot.recovered.damage > 0 {
-        let what = format!("damage found at start: {}", snapshot.recovered.damage);
+        let what = format!("damage found: {}", snapshot.recovered.damage);
         warnings.add(what, named_by_verify);
     }
     if let Some(check) = &snapshot.last_check {

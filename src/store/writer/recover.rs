@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rusqlite::ErrorCode;
 
-use super::Writer;
+use super::{Writer, is_all_copied};
 use crate::domain::time::AcceptedAt;
 use crate::store::agree::{self, AgreeError, Kind, Missing, Report};
 use crate::store::health::Recovered;
@@ -119,8 +119,8 @@ impl Writer {
         // A reader that will not go must not hold up those who are answered -1009 meanwhile.
         self.connection.busy_timeout(Duration::ZERO)?;
         let copied = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
-            let (busy, pages, copied): (bool, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            Ok(!busy || (pages >= 0 && pages == copied))
+            let is_busy: bool = row.get(0)?;
+            Ok(!is_busy || is_all_copied(row)?)
         });
         self.connection.busy_timeout(schema::BUSY_TIMEOUT)?;
         match copied {
