@@ -7,6 +7,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use super::collections::{self, EntryRow};
 use super::finder::Finder;
+use super::writer::is_of_one_row;
 use super::{OpenError, agree, record, schema, tape};
 use crate::domain::Invalid;
 use crate::domain::collection::Collection;
@@ -79,16 +80,23 @@ impl OutboxReader {
     }
 
     /// What head office last said that it has, and at the least everything before the first
-    /// collection that is not delivered: what it said may be lost with a WAL.
+    /// collection that is not delivered: what it said may be lost with a WAL. It never has more
+    /// where the next number is one that neither witness has.
     pub fn holdings(&self) -> Result<Holdings, OpenError> {
         let sql = "SELECT have, held, min(
                        coalesce((SELECT min(sequence) - 1 FROM outbox), ?1),
                        coalesce((SELECT min(sequence) - 1 FROM parked), ?1)) FROM store";
         let last = self.last_sequence()?;
-        Ok(self.connection.query_row(sql, [last], |row| {
-            let (up_to, delivered_to): (Sequence, Sequence) = (row.get(0)?, row.get(2)?);
-            Ok(Holdings { up_to: up_to.max(delivered_to), count: row.get(1)? })
-        })?)
+        let (have, count, delivered_to): (Sequence, i64, Sequence) =
+            self.connection
+                .query_row(sql, [last], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let is_next_lost = match collections::is_there(&self.connection, have + 1) {
+            Ok(is_there) => !is_there,
+            Err(error) if is_of_one_row(&error) => false,
+            Err(error) => return Err(error.into()),
+        };
+        let up_to = if is_next_lost { have } else { have.max(delivered_to) };
+        Ok(Holdings { up_to, count })
     }
 
     /// The number of the last recorded collection.
@@ -150,5 +158,38 @@ impl OutboxReader {
         };
         let collection = entry.confirmation.collection;
         Ok(Queued::Sound(Outgoing { sequence, collection, line }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::contract::ContractPolicy;
+    use crate::domain::decision::Rule;
+    use crate::store::database_path;
+    use crate::store::model_tests::{confirmation, provenance, start, stop};
+
+    #[test]
+    fn head_office_is_never_taken_to_have_a_number_that_neither_witness_has() {
+        let directory = tempfile::tempdir().unwrap();
+        let state_dir = directory.path();
+        let (store, writing) = start(state_dir);
+        for contract in 0..3 {
+            let rule = Rule::Policy(ContractPolicy::Single);
+            let recorded = store.record(confirmation((contract, 1), 100), provenance(), rule);
+            recorded.unwrap().blocking_recv().unwrap().unwrap();
+        }
+        stop(Some((store, writing)));
+        let holdings = || OutboxReader::open(state_dir).unwrap().holdings().unwrap().up_to;
+        let change = |sql| {
+            Connection::open(database_path(state_dir)).unwrap().execute_batch(sql).unwrap();
+        };
+        change("UPDATE store SET have = 1; DELETE FROM outbox");
+        assert_eq!(holdings(), 3, "what it said last may be lost");
+        change(
+            "DROP TRIGGER collection_is_never_deleted; PRAGMA foreign_keys = OFF;
+             DELETE FROM collection WHERE sequence = 2",
+        );
+        assert_eq!(holdings(), 1, "else what it says next would be taken for a loss");
     }
 }
