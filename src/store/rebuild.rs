@@ -14,6 +14,7 @@ use super::relays::{self, Heard};
 use super::takings::Days;
 use super::tape::{self, Line, Lines, Place, What};
 use super::verify::verify_with;
+use super::writer::is_of_one_row;
 use super::{
     OpenError, OpenErrorKind, acts, agree, database_path, deliveries, lock, refusals, schema,
     transaction,
@@ -170,6 +171,12 @@ fn write(
             What::Act => write_act(&step, &line),
         };
         if let Err(error) = written {
+            let error: Box<dyn std::error::Error> = match error.downcast::<rusqlite::Error>() {
+                // A full disk says nothing about the line.
+                Ok(error) if !is_of_one_row(&error) => return Err((*error).into()),
+                Ok(error) => error,
+                Err(error) => error,
+            };
             damage.push(format!("line {} cannot be taken over: {error}", line.number));
         }
     }
@@ -219,4 +226,38 @@ fn write_delivery(step: &Connection, line: &Line) -> Result<(), Box<dyn std::err
 
 fn write_act(step: &Connection, line: &Line) -> Result<(), Box<dyn std::error::Error>> {
     Ok(acts::carry_out(step, &record::act(&line.record)?, line.number)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::contract::ContractPolicy;
+    use crate::domain::decision::Rule;
+    use crate::store::model_tests::{confirmation, provenance, start, stop};
+
+    #[test]
+    fn a_full_disk_is_no_damage_of_the_tape() {
+        let directory = tempfile::tempdir().unwrap();
+        let state_dir = directory.path();
+        let (store, writing) = start(state_dir);
+        let rule = Rule::Policy(ContractPolicy::Installments);
+        for receipt in 0..50 {
+            let recorded = store.record(confirmation((1, receipt), 100), provenance(), rule);
+            recorded.unwrap().blocking_recv().unwrap().unwrap();
+        }
+        stop(Some((store, writing)));
+        let tape_directory = tape::directory(state_dir);
+        let name = &tape::files(&tape_directory).unwrap()[0];
+        let lines = Lines::open(&tape_directory, name, 0).unwrap();
+        let mut lines: Vec<Line> = lines.filter_map(|scanned| scanned.unwrap().line).collect();
+        let path = state_dir.join("new.db");
+        let mut connection = schema::open_for_writing(&path, Mode::Live, &mut |_| Ok(())).unwrap();
+        // The only page that is left fills up in the middle of the batch.
+        let pages: i64 = connection.query_one("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        connection.pragma_update(None, "max_page_count", pages + 1).unwrap();
+        let mut damage = Vec::new();
+        let refused = write(&mut connection, Mode::Live, &mut lines, &mut damage).unwrap_err();
+        assert!(refused.to_string().contains("full"), "{refused}");
+        assert_eq!(damage, [""; 0]);
+    }
 }
