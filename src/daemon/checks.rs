@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::domain::time::AcceptedAt;
 use crate::operator::snapshot::{Check, Moment};
 use crate::store::takings::Days;
-use crate::store::verify;
+use crate::store::verify::{self, Manner};
 use crate::system::clock;
 use crate::system::event::Event;
 
@@ -55,7 +55,7 @@ pub fn start(state_dir: PathBuf, last: LastCheck) -> std::io::Result<()> {
 
 fn check(state_dir: &Path) -> Check {
     let mut working_since = clock::monotonic();
-    let verified = verify::verify(state_dir, Days::default(), &mut |_, _| {
+    let verified = verify::verify(state_dir, Days::default(), Manner::GivesWay, &mut |_, _| {
         thread::sleep(working_since.elapsed() * REST_FACTOR);
         working_since = clock::monotonic();
     });

@@ -4,9 +4,10 @@
 //! Reads only, rows in small pages, with the daemon up or down; mends nothing.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 use super::acts::Deed;
 use super::closing::{self, ByChannel};
@@ -16,7 +17,7 @@ use super::takings::Days;
 use super::tape::{self, Line, Lines, What};
 use super::{
     OpenError, OpenErrorKind, REBUILD, acts, agree, collections, deliveries, lock, outbox, rebuild,
-    refusals, schema,
+    refusals, schema, wal_path,
 };
 use crate::domain::amount::Amount;
 use crate::domain::collection::Collection;
@@ -24,8 +25,28 @@ use crate::domain::contract::Mode;
 use crate::domain::provenance::Digest;
 use crate::domain::time::BusinessDate;
 
-/// Rows read at a time; a read transaction lasts no longer.
+/// Rows read at a time; a read transaction lasts no longer, but for that of the pages.
 const PAGE_ROWS: usize = 500;
+
+/// While the pages are read nothing of the WAL can be used again, so it grows under load. A check
+/// that gives way stops when the WAL is longer than before and than this, in bytes, and begins
+/// them anew.
+const CALM_WAL_BYTES: u64 = 32 << 20;
+
+/// SQLite's instructions, or pages, between two looks at the WAL.
+const LOOK_INTERVAL: i32 = 10_000;
+
+/// So often it gives way; then it must end.
+const GIVEN_WAY_MAX: usize = 100;
+
+/// What a check does where it is in the way of those who write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// It goes on: somebody waits for it.
+    Insists,
+    /// It waits until they write less.
+    GivesWay,
+}
 
 /// So many differences are named; the rest is counted.
 const DIFFERENCES_NAMED_MAX: usize = 1000;
@@ -76,6 +97,7 @@ impl Sum {
 pub fn verify(
     state_dir: &Path,
     days: Days,
+    manner: Manner,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Verified, OpenError> {
     if rebuild::is_lost(state_dir).map_err(|error| OpenError::inaccessible(state_dir, error))? {
@@ -84,13 +106,37 @@ pub fn verify(
     }
     // Asked first: what is committed later may not stand on the tape yet while a daemon runs.
     let is_daemon_running = lock::is_taken(state_dir);
-    let connection = schema::open_for_reading(state_dir)?;
-    verify_with(&connection, &tape::directory(state_dir), days, is_daemon_running, progress)
+    let mut connection = schema::open_for_reading(state_dir)?;
+    let directory = tape::directory(state_dir);
+    let mut found = compare(&connection, &directory, days, is_daemon_running, progress)?;
+    let wal = wal_path(state_dir);
+    let wal_bytes = move || fs::metadata(&wal).map_or(0, |wal| wal.len());
+    found.differ(match manner {
+        // What differs already must not wait to be told.
+        Manner::GivesWay if found.is_ok() => {
+            check_pages_giving_way(&mut connection, wal_bytes, progress)?
+        }
+        _ => check_pages(&connection),
+    });
+    Ok(found)
 }
 
 /// As [`verify`], with a database that is open already. While the tape's end is open, because a
 /// daemon writes there, what is missing behind it is no difference.
 pub fn verify_with(
+    connection: &Connection,
+    directory: &Path,
+    days: Days,
+    is_end_open: bool,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Verified, OpenError> {
+    let mut found = compare(connection, directory, days, is_end_open, progress)?;
+    found.differ(check_pages(connection));
+    Ok(found)
+}
+
+/// Everything but the pages of the database.
+fn compare(
     connection: &Connection,
     directory: &Path,
     days: Days,
@@ -106,7 +152,6 @@ pub fn verify_with(
         last: (0, Digest([0; 32])),
         books: BTreeMap::new(),
     };
-    check.read_pages();
     check.read_tape(directory, is_end_open, progress)?;
     check.read_rows(is_end_open, progress);
     check.read_refusals(is_end_open);
@@ -116,12 +161,37 @@ pub fn verify_with(
 }
 
 /// What no line tells of has pages and indexes too, and the writer would stumble over a bad one:
-/// SQLite's own check reads them all. It is one transaction, but one of seconds.
+/// SQLite's own check reads them all, in one transaction.
 pub(super) fn check_pages(connection: &Connection) -> Vec<String> {
-    let found = connection.prepare("PRAGMA integrity_check").and_then(|mut check| {
-        let messages = check.query_map([], |row| row.get::<_, String>(0))?;
-        messages.collect::<rusqlite::Result<Vec<_>>>()
-    });
+    in_words(integrity_check(connection))
+}
+
+/// The same, begun anew while the WAL gets longer.
+fn check_pages_giving_way(
+    connection: &mut Connection,
+    wal_bytes: impl Fn() -> u64 + Clone + Send + 'static,
+    progress: &mut dyn FnMut(u64, u64),
+) -> rusqlite::Result<Vec<String>> {
+    for _ in 0..GIVEN_WAY_MAX {
+        let (now, bearable) = (wal_bytes.clone(), wal_bytes().max(CALM_WAL_BYTES));
+        connection.progress_handler(LOOK_INTERVAL, Some(move || now() > bearable))?;
+        match integrity_check(connection) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
+                progress(1, 1);
+            }
+            found => return Ok(in_words(found)),
+        }
+    }
+    connection.progress_handler(LOOK_INTERVAL, None::<fn() -> bool>)?;
+    Ok(check_pages(connection))
+}
+
+fn integrity_check(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut check = connection.prepare("PRAGMA integrity_check")?;
+    check.query_map([], |row| row.get(0))?.collect()
+}
+
+fn in_words(found: rusqlite::Result<Vec<String>>) -> Vec<String> {
     let messages = found.unwrap_or_else(|error| vec![error.to_string()]);
     let bad = messages.iter().filter(|message| *message != "ok");
     bad.map(|message| format!("the database's file: {message}")).collect()
@@ -165,16 +235,7 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn differs(&mut self, what: String) {
-        self.found.differences_count += 1;
-        if self.found.differences.len() < DIFFERENCES_NAMED_MAX {
-            self.found.differences.push(what);
-        }
-    }
-
-    fn read_pages(&mut self) {
-        for difference in check_pages(self.connection) {
-            self.differs(difference);
-        }
+        self.found.differ([what]);
     }
 
     fn read_tape(
@@ -488,5 +549,43 @@ impl Verified {
     /// Whether nothing differs.
     pub fn is_ok(&self) -> bool {
         self.differences_count == 0
+    }
+
+    fn differ(&mut self, what: impl IntoIterator<Item = String>) {
+        for what in what {
+            self.differences_count += 1;
+            if self.differences.len() < DIFFERENCES_NAMED_MAX {
+                self.differences.push(what);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn the_pages_are_begun_anew_while_the_wal_gets_longer_and_read_to_their_end_when_it_does_not() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let fill = "CREATE TABLE filled (number INTEGER PRIMARY KEY, text TEXT UNIQUE);
+                    WITH RECURSIVE numbers (number) AS
+                        (VALUES (1) UNION ALL SELECT number + 1 FROM numbers WHERE number < 20000)
+                    INSERT INTO filled SELECT number, hex(number) FROM numbers";
+        connection.execute_batch(fill).unwrap();
+        let (looks, bytes) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (looked, grown) = (Arc::clone(&looks), Arc::clone(&bytes));
+        let wal_bytes = move || match looked.fetch_add(1, Ordering::Relaxed) {
+            0..10 => grown.fetch_add(CALM_WAL_BYTES, Ordering::Relaxed),
+            _ => grown.load(Ordering::Relaxed),
+        };
+        let mut begun_anew = 0;
+        let found = check_pages_giving_way(&mut connection, wal_bytes, &mut |_, _| begun_anew += 1);
+        assert_eq!(found.unwrap(), [""; 0]);
+        assert!((2..10).contains(&begun_anew), "{begun_anew} times");
+        assert!(looks.load(Ordering::Relaxed) > 10);
     }
 }

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::model_tests::{confirmation, copy, provenance, start, stop};
 use super::takings::Days;
-use super::verify::verify;
+use super::verify::{Manner, verify};
 use super::{Recorded, Store, schema, wal_path};
 use crate::domain::contract::ContractPolicy;
 use crate::domain::decision::Rule;
@@ -109,7 +109,8 @@ impl Left {
         let (store, writing) = start(state_dir.path());
         let completed = store.health().recovered().rows;
         stop(Some((store, writing)));
-        let wrong = match verify(state_dir.path(), Days::default(), &mut |_, _| {}) {
+        let wrong = match verify(state_dir.path(), Days::default(), Manner::Insists, &mut |_, _| {})
+        {
             Ok(verified) => {
                 let days = verified.days.values();
                 let (rows, lines) = days.fold((0, 0), |(rows, lines), day| {

@@ -25,7 +25,7 @@ use crate::operator::snapshot::{Snapshot, counted};
 use crate::operator::{Exit, Failure, may_read};
 use crate::store::database_path;
 use crate::store::takings::Days;
-use crate::store::verify;
+use crate::store::verify::{self, Manner};
 use crate::system::limits;
 
 /// `tilld doctor`
@@ -204,9 +204,10 @@ fn witnesses(config: &Config) -> Result<String, Failure> {
     may_read(&config.state_dir)?;
     may_read(&database_path(&config.state_dir))?;
     let progress = Progress::begin();
-    let verified = verify::verify(&config.state_dir, Days::default(), &mut |done, total| {
-        progress.tell("of the tape", done, total);
-    });
+    let verified =
+        verify::verify(&config.state_dir, Days::default(), Manner::Insists, &mut |done, total| {
+            progress.tell("of the tape", done, total);
+        });
     progress.end();
     let verified = verified?;
     if verified.is_ok() {

@@ -19,7 +19,7 @@ use crate::operator::output::{
 use crate::operator::{Exit, Failure, may_read};
 use crate::store::rebuild as rebuilding;
 use crate::store::takings::Days;
-use crate::store::verify::{self, Day, Verified};
+use crate::store::verify::{self, Day, Manner, Verified};
 use crate::store::{database_path, undelivered};
 
 /// What is made here is the daemon's and its group's alone, as if the daemon had made it.
@@ -37,7 +37,7 @@ const DAY_COLUMNS: &[Column] = &[
 pub fn verify(config: &Config, days: Days, output: Output) -> Result<(), Failure> {
     may_read(&database_path(&config.state_dir))?;
     let progress = Progress::begin();
-    let verified = verify::verify(&config.state_dir, days, &mut |done, total| {
+    let verified = verify::verify(&config.state_dir, days, Manner::Insists, &mut |done, total| {
         progress.tell("of the tape", done, total);
     })?;
     progress.end();
