@@ -151,7 +151,7 @@ pub fn agree(
     settle_tail(directory, &mut behind, &mut report)?;
     for name in &behind.changed {
         let start = if *name == mark.place.file { mark.place.end } else { 0 };
-        tape::write_over(directory, name, start)?;
+        tape::write_over(directory, name, start, pulse)?;
     }
     Ok((Tape::at_end(directory.to_owned(), behind.end), report))
 }

@@ -31,6 +31,7 @@ use sha2::{Digest as _, Sha256};
 use super::sync_directory;
 use crate::domain::provenance::Digest;
 use crate::domain::time::{AcceptedAt, BusinessDate};
+use crate::system::watchdog::Pulse;
 
 /// The longest line that is read, in bytes: a record with 4 KiB of kept text, escaped, fits.
 pub const LINE_BYTES_MAX: u64 = 64 * 1024;
@@ -453,8 +454,8 @@ pub fn set_aside(directory: &Path, name: &str, end: u64) -> io::Result<String> {
 }
 
 /// Writes a stretch of a file over itself and syncs it: what an earlier process wrote but could
-/// not sync may sit in the page cache only, marked as clean.
-pub fn write_over(directory: &Path, name: &str, start: u64) -> io::Result<()> {
+/// not sync may sit in the page cache only, marked as clean. `pulse` beats meanwhile.
+pub fn write_over(directory: &Path, name: &str, start: u64, pulse: &Pulse) -> io::Result<()> {
     let mut file = OpenOptions::new().read(true).write(true).open(directory.join(name))?;
     let mut offset = start;
     let mut buffer = vec![0; 256 * 1024];
@@ -465,6 +466,7 @@ pub fn write_over(directory: &Path, name: &str, start: u64) -> io::Result<()> {
             return file.sync_all();
         }
         file.write_all_at(&buffer[..read], offset)?;
+        pulse.beat();
         offset += read as u64;
     }
 }
