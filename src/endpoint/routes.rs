@@ -260,7 +260,7 @@ impl Endpoint {
             provenance: provenance.clone(),
             code: reply.code().number(),
             description: reply.description().to_owned(),
-            contract: request.contract_text().map(str::to_owned),
+            contract: request.contract_text().map(|text| text.chars().take(50).collect()),
             text: request.kept_text(),
             flags: judged.flags,
         };

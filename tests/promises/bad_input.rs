@@ -124,6 +124,17 @@ fn characters_that_a_person_cannot_see_are_refused_in_every_field() {
 }
 
 #[test]
+fn a_refused_contract_number_is_kept_only_as_long_as_one_could_be() {
+    let site = Setup::live().prepare();
+    let daemon = site.start();
+    let confirmation = Confirmation::fresh().with("contractNumber", "N".repeat(12_000));
+    assert_eq!(daemon.code(&confirmation), "2003");
+    let refusals = site.refusals();
+    assert_eq!(refusals[0]["contract"], "N".repeat(50));
+    assert!(refusals[0].to_string().len() < 6000, "{}", refusals[0]);
+}
+
+#[test]
 fn lone_surrogates_are_malformed_wherever_they_stand() {
     let site = Setup::live().prepare();
     let daemon = site.start();
