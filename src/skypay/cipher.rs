@@ -31,9 +31,12 @@ impl Password {
     /// The text inside, if padding and UTF-8 hold. A wrong password passes the padding once in
     /// about 250 tries, so a text that opens must still prove itself.
     pub fn open(&self, sealed: &Sealed) -> Option<String> {
+        let cipher = || ecb::Decryptor::<Aes128>::new((&*self.0).into());
+        // The last block tells nearly all wrong passwords, of which a stranger may have many tried.
+        let mut last = sealed.0[sealed.0.len() - BLOCK_BYTES..].to_vec();
+        cipher().decrypt_padded::<Pkcs7>(&mut last).ok()?;
         let mut text = sealed.0.clone();
-        let cipher = ecb::Decryptor::<Aes128>::new((&*self.0).into());
-        let length = cipher.decrypt_padded::<Pkcs7>(&mut text).ok()?.len();
+        let length = cipher().decrypt_padded::<Pkcs7>(&mut text).ok()?.len();
         text.truncate(length);
         String::from_utf8(text).ok()
     }
