@@ -33,21 +33,29 @@ const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 /// That directory for the unit of the package.
 const UNIT_CREDENTIALS_DIR: &str = "/run/credentials/tilld.service";
 
+/// Where the unit of the package has its configuration, and its socket.
+const UNIT_CONFIGURATION_DIR: &str = "/etc/tilld";
+const UNIT_RUNTIME_DIR: &str = "/run/tilld";
+
 /// What the machine contributes to a configuration.
 pub(super) struct Surroundings {
-    /// Where the control socket lives when this directory exists.
-    pub runtime_dir: PathBuf,
+    /// Where the control socket lives; none is made for it.
+    pub runtime_dir: Option<PathBuf>,
     /// Where systemd put the unit's credentials.
     pub credentials_dir: Option<PathBuf>,
 }
 
 impl Surroundings {
-    pub fn real() -> Surroundings {
-        let runtime_dir = PathBuf::from("/run/tilld");
+    /// Those of the configuration in this file. The unit's directory is for the unit's socket:
+    /// another configuration is another daemon's, and must not meet the first one.
+    pub fn of(path: &Path) -> Surroundings {
+        let is_units = path::absolute(path).is_ok_and(|it| it.starts_with(UNIT_CONFIGURATION_DIR));
+        let of_unit = Some(PathBuf::from(UNIT_RUNTIME_DIR)).filter(|it| it.is_dir());
         let given = env::var_os(CREDENTIALS_VARIABLE).map(PathBuf::from);
         // Commands are no part of the unit, and must find what the daemon found.
-        let of_unit = || runtime_dir.is_dir().then(|| PathBuf::from(UNIT_CREDENTIALS_DIR));
-        Surroundings { credentials_dir: given.or_else(of_unit), runtime_dir }
+        let credentials_dir =
+            given.or_else(|| of_unit.as_ref().map(|_| UNIT_CREDENTIALS_DIR.into()));
+        Surroundings { credentials_dir, runtime_dir: of_unit.filter(|_| is_units) }
     }
 }
 
@@ -253,11 +261,10 @@ impl Loader<'_> {
     }
 
     fn operator(&self, state_dir: &Path) -> Result<Operator, ConfigError> {
-        let runtime_dir = &self.surroundings.runtime_dir;
-        let socket = self.path(key!(self, operator.socket))?.unwrap_or_else(|| {
-            let directory = if runtime_dir.is_dir() { runtime_dir } else { state_dir };
-            directory.join("tilld.sock")
-        });
+        let runtime_dir = self.surroundings.runtime_dir.as_deref();
+        let socket = self
+            .path(key!(self, operator.socket))?
+            .unwrap_or_else(|| runtime_dir.unwrap_or(state_dir).join("tilld.sock"));
         let users_file = self.path(key!(self, operator.users_file))?;
         Ok(Operator {
             listen: parsed(key!(self, operator.listen), address)?

@@ -56,7 +56,7 @@ impl Config {
     /// Reads the file at `path`, then `conf.d/*.toml` in the same directory in byte order of file
     /// name. A later value replaces an earlier one, `[[caller]]` appends.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
-        load::load(path, &load::Surroundings::real())
+        load::load(path, &load::Surroundings::of(path))
     }
 
     /// Where the self-signed certificate lives when none is configured.
@@ -195,8 +195,8 @@ impl Upstream {
 pub struct Operator {
     /// Console, metrics and health. Default: `127.0.0.1:9443`.
     pub listen: SocketAddr,
-    /// The control socket. Default: `/run/tilld/tilld.sock`, without `/run/tilld` in the state
-    /// directory.
+    /// The control socket. Default: `/run/tilld/tilld.sock`; in the state directory when there is
+    /// no such directory, or the configuration is not in `/etc/tilld`.
     pub socket: PathBuf,
     /// What any local user may know: `status.json` beside the socket.
     pub status_file: PathBuf,

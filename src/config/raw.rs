@@ -191,15 +191,16 @@ pub(super) struct Upstream {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a section [operator]")]
 pub(super) struct Operator {
-    /// The IP address and port of the health checks `/livez` and `/readyz`: plain HTTP on loopback,
-    /// elsewhere HTTPS under the certificate of the endpoint.
+    /// The IP address and port of the web console, the health checks `/livez` and `/readyz`, and
+    /// the figures `/metrics`: plain HTTP on loopback, elsewhere HTTPS under the endpoint's
+    /// certificate.
     ///
     /// Default: `"127.0.0.1:9443"`
     pub listen: Key<String>,
     /// The control socket; `status.json` lies beside it. Another directory needs `ReadWritePaths=`
     /// in a drop-in of the unit.
     ///
-    /// Default: `"/run/tilld/tilld.sock"`, in `state_dir` when there is no /run/tilld
+    /// Default: `"/run/tilld/tilld.sock"`; in `state_dir` for a configuration outside /etc/tilld
     pub socket: Key<String>,
     /// Who may log in at the console; `tilld user` writes it.
     ///

@@ -70,8 +70,7 @@ const CALLER: &str = "[[caller]]\nuser_name = \"till\"\nauthentication_file = \"
 const UPSTREAM: &str = "[upstream]\nurl = \"https://hq.example\"\nbranch = \"B1\"\n\
                         user_name = \"b1\"\nauthentication_file = \"b1.key\"\n";
 
-/// A directory with configuration files in it, on a machine without `/run/tilld` and without
-/// credentials unless a test says otherwise.
+/// A directory with configuration files in it, which are not the unit's unless a test says so.
 struct Files {
     directory: TempDir,
     surroundings: Surroundings,
@@ -80,9 +79,8 @@ struct Files {
 impl Files {
     fn with(main: &str) -> Files {
         let directory = tempfile::tempdir().unwrap();
-        let runtime_dir = directory.path().join("run");
-        let files =
-            Files { directory, surroundings: Surroundings { runtime_dir, credentials_dir: None } };
+        let surroundings = Surroundings { runtime_dir: None, credentials_dir: None };
+        let files = Files { directory, surroundings };
         files.and("tilld.toml", main)
     }
 
@@ -494,9 +492,10 @@ fn credentials_of_systemd_are_found_through_its_variable() {
 }
 
 #[test]
-fn the_socket_lives_in_the_runtime_directory_when_there_is_one() {
-    let mut files = Files::with("");
-    files.surroundings.runtime_dir = files.directory.path().to_owned();
+fn the_socket_lives_in_the_runtime_directory_of_the_unit_or_with_the_state() {
+    let mut files = Files::with("state_dir = \"state\"");
+    assert_eq!(files.load().unwrap().operator.socket, files.path("state/tilld.sock"));
+    files.surroundings.runtime_dir = Some(files.directory.path().to_owned());
     let operator = files.load().unwrap().operator;
     assert_eq!(operator.socket, files.path("tilld.sock"));
     assert_eq!(operator.status_file, files.path("status.json"));
@@ -506,7 +505,7 @@ fn the_socket_lives_in_the_runtime_directory_when_there_is_one() {
 
 #[test]
 fn a_missing_a_huge_and_a_binary_file_are_refused_by_name() {
-    let missing = load(Path::new("/nonexistent/tilld.toml"), &Surroundings::real()).unwrap_err();
+    let missing = Config::load(Path::new("/nonexistent/tilld.toml")).unwrap_err();
     let missing = missing.to_string();
     assert!(missing.starts_with("/nonexistent/tilld.toml: the configuration cannot"), "{missing}");
     let huge = Files::with(&"#".repeat(1024 * 1024 + 1)).load().unwrap_err();
