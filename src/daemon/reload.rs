@@ -264,6 +264,7 @@ fn can_follow(before: &Config, after: &Config) -> Result<(), Failure> {
         ("`listen`", listens(before) == listens(after)),
         ("connections_max or connections_per_address_max", limits(before) == limits(after)),
         ("`socket` in [operator]", before.operator.socket == after.operator.socket),
+        ("`directory` in [backup]", before.backup.directory == after.backup.directory),
     ];
     match fixed.into_iter().find(|(_, is_same)| !is_same) {
         None => Ok(()),

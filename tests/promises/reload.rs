@@ -198,10 +198,12 @@ fn what_takes_a_restart_is_said_and_nothing_of_the_rest_is_taken() {
     let setup = Setup::live();
     let site = setup.prepare();
     let daemon = site.start();
+    let elsewhere = "[backup]\ndirectory = \"/mnt/backup\"\n".to_owned();
     for (changed, what) in [
         (Setup { listen: "127.0.0.1:1".to_owned(), ..setup.clone() }, "`listen` has changed"),
         (Setup { mode: "sandbox", ..setup.clone() }, "mode has changed"),
         (Setup { disk_reserve: "2 MiB", ..setup.clone() }, "disk_reserve has changed"),
+        (Setup { extra: elsewhere, ..setup.clone() }, "`directory` in [backup] has changed"),
     ] {
         site.configure(&Setup { reply_code: "number", ..changed });
         let (exit, _, errors) = told(&site.tilld(&["reload"]));
