@@ -61,3 +61,18 @@ fn a_restore_beside_a_running_daemon_is_refused() {
     collect(&machine, 1);
     assert_eq!(machine.collections().len(), 2);
 }
+
+#[test]
+fn a_new_machine_goes_on_from_a_copy_of_the_tape_as_readme_says() {
+    let machine = Machine::serving();
+    collect(&machine, 3);
+    machine.sh("cp -r /var/lib/tilld/tape /root/copy && systemctl stop tilld");
+    machine.sh("rm -r /var/lib/tilld/* && systemctl start tilld");
+
+    machine.sh("systemctl stop tilld && mkdir /var/lib/tilld/first-start");
+    machine.sh("cd /var/lib/tilld && mv tilld.db* tape tls first-start");
+    machine.sh("cp -r /root/copy /var/lib/tilld/tape");
+    machine.sh("chown -R _tilld:tilld-admin /var/lib/tilld && systemctl start tilld");
+    assert_eq!(machine.collections().len(), 3);
+    machine.sh("tilld verify");
+}
