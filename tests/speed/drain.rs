@@ -29,6 +29,10 @@ const TILL_INTERVAL: Duration = Duration::from_millis(10);
 /// Numbers for the till's confirmations begin so far beyond those of the backlog.
 const TILL_NUMBERS: u64 = 50_000_000;
 
+/// Between two looks at the outbox: one takes half a millisecond of a processor that both daemons
+/// want, and a drain takes seconds.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
 /// What one run came to.
 pub struct Drained {
     pub per_second: f64,
@@ -131,7 +135,7 @@ fn wait_until_drained(branch: &Path) -> Outcome<()> {
     // What tills confirm comes and goes; the backlog is what was there before.
     let last = outbox.last_sequence()?;
     while !outbox.page(0, last, 1)?.is_empty() {
-        thread::sleep(Duration::from_millis(5));
+        thread::sleep(LOOK_INTERVAL);
     }
     Ok(())
 }
