@@ -394,6 +394,19 @@ pub fn stop(running: Option<(Store, Writing)>) {
     writing.thread.join().expect("a writer that ends");
 }
 
+/// What a store leaves that has recorded so many collections of one contract and has stopped.
+pub fn stopped_after(count: u8) -> TempDir {
+    let state_dir = TempDir::new().expect("a temporary directory");
+    let (store, writing) = start(state_dir.path());
+    for receipt in 0..count {
+        let rule = Rule::Policy(ContractPolicy::Installments);
+        let answer = store.record(confirmation((1, receipt), 1), provenance(), rule);
+        answer.expect("a place").blocking_recv().expect("an answer").expect("a receipt");
+    }
+    stop(Some((store, writing)));
+    state_dir
+}
+
 /// The files as they are now. The store rests while nobody asks, so they are of one moment.
 pub fn copy(state_dir: &Path) -> TempDir {
     let left = TempDir::new().expect("a temporary directory");
@@ -566,14 +579,7 @@ const SCHEMA_STEP: usize = 7;
 
 #[test]
 fn a_flipped_byte_in_the_schema_is_damage_or_does_not_matter() {
-    let state_dir = TempDir::new().expect("a temporary directory");
-    let (store, writing) = start(state_dir.path());
-    for receipt in 0..3 {
-        let rule = Rule::Policy(ContractPolicy::Installments);
-        let answer = store.record(confirmation((1, receipt), 1), provenance(), rule);
-        answer.expect("a place").blocking_recv().expect("an answer").expect("a receipt");
-    }
-    stop(Some((store, writing)));
+    let state_dir = stopped_after(3);
     let path = database_path(state_dir.path());
     let sound = fs::read(&path).expect("a database");
     let texts = sound

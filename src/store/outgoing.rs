@@ -164,22 +164,13 @@ impl OutboxReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::contract::ContractPolicy;
-    use crate::domain::decision::Rule;
     use crate::store::database_path;
-    use crate::store::model_tests::{confirmation, provenance, start, stop};
+    use crate::store::model_tests::stopped_after;
 
     #[test]
     fn head_office_is_never_taken_to_have_a_number_that_neither_witness_has() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = stopped_after(3);
         let state_dir = directory.path();
-        let (store, writing) = start(state_dir);
-        for contract in 0..3 {
-            let rule = Rule::Policy(ContractPolicy::Single);
-            let recorded = store.record(confirmation((contract, 1), 100), provenance(), rule);
-            recorded.unwrap().blocking_recv().unwrap().unwrap();
-        }
-        stop(Some((store, writing)));
         let holdings = || OutboxReader::open(state_dir).unwrap().holdings().unwrap().up_to;
         let change = |sql| {
             Connection::open(database_path(state_dir)).unwrap().execute_batch(sql).unwrap();

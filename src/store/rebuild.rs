@@ -231,21 +231,12 @@ fn write_act(step: &Connection, line: &Line) -> Result<(), Box<dyn std::error::E
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::contract::ContractPolicy;
-    use crate::domain::decision::Rule;
-    use crate::store::model_tests::{confirmation, provenance, start, stop};
+    use crate::store::model_tests::stopped_after;
 
     #[test]
     fn a_full_disk_is_no_damage_of_the_tape() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = stopped_after(50);
         let state_dir = directory.path();
-        let (store, writing) = start(state_dir);
-        let rule = Rule::Policy(ContractPolicy::Installments);
-        for receipt in 0..50 {
-            let recorded = store.record(confirmation((1, receipt), 100), provenance(), rule);
-            recorded.unwrap().blocking_recv().unwrap().unwrap();
-        }
-        stop(Some((store, writing)));
         let tape_directory = tape::directory(state_dir);
         let name = &tape::files(&tape_directory).unwrap()[0];
         let lines = Lines::open(&tape_directory, name, 0).unwrap();

@@ -314,6 +314,15 @@ fn places_of(receipt: &[u8], database: &[u8]) -> (Vec<usize>, Vec<usize>) {
     (rows, index)
 }
 
+/// The state after a clean stop, with an index that does not find this receipt any more.
+fn with_forged_index(receipt: &[u8]) -> State {
+    let mut state = stopped();
+    let database = state.file(DATABASE);
+    let (_, index) = places_of(receipt, database);
+    forge(database, &index);
+    state
+}
+
 /// Makes other receipts of these: `R-00000X77`.
 fn forge(database: &mut [u8], places: &[usize]) {
     for at in places {
@@ -337,10 +346,7 @@ fn a_row_that_was_altered_with_its_index_is_named_and_the_tape_tells_what_it_was
 
 #[test]
 fn a_row_that_its_index_does_not_find_is_named() {
-    let mut state = stopped();
-    let database = state.file(DATABASE);
-    let (_, index) = places_of(EARLY, database);
-    forge(database, &index);
+    let state = with_forged_index(EARLY);
     let verified = state.site().verify();
     assert_eq!(verified.code, Some(65), "{verified:?}");
     let named = verified.differences.iter().any(|text| text.contains("receipt R-00000077"));
@@ -350,10 +356,7 @@ fn a_row_that_its_index_does_not_find_is_named() {
 
 #[test]
 fn a_start_whose_index_does_not_find_a_late_collection_ends_before_it_is_recorded_twice() {
-    let mut state = stopped();
-    let database = state.file(DATABASE);
-    let (_, index) = places_of(LATE, database);
-    forge(database, &index);
+    let state = with_forged_index(LATE);
     let Err((code, log)) = Daemon::try_start(&state.site()) else { panic!("it serves") };
     assert_eq!(code, Some(65), "{log}");
     assert!(log.contains("cannot be found by contract and receipt"), "{log}");
