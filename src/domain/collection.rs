@@ -43,7 +43,9 @@ impl ReceiptNumber {
     /// Trims outer blanks, composes to NFC, and takes 1 to 50 characters, none of them control,
     /// format, bidi, line separator or unassigned. Case is kept.
     pub fn parse(text: &str) -> Result<ReceiptNumber, Invalid> {
-        let composed: String = text.trim().nfc().collect();
+        let text = text.trim();
+        // Nearly every one is ASCII, which is composed as it stands.
+        let composed: String = if text.is_ascii() { text.to_owned() } else { text.nfc().collect() };
         let length = composed.chars().count();
         if (1..=Self::CHARS_MAX).contains(&length) && composed.chars().all(is_printable) {
             Ok(ReceiptNumber(composed))
@@ -67,6 +69,9 @@ impl fmt::Display for ReceiptNumber {
 /// Whether a character has a glyph or is a space, so that it does no harm in a line: bidi marks
 /// are format characters, and the two separators would break a line that a person reads.
 pub fn is_printable(c: char) -> bool {
+    if c.is_ascii() {
+        return !c.is_ascii_control();
+    }
     !matches!(
         c.general_category(),
         GeneralCategory::Control

@@ -438,7 +438,7 @@ fn complete_collection(step: &Transaction<'_>, line: &Line, mode: Mode) -> Resul
             let damage = format!("collection {number} was altered after it was recorded");
             Err(Unmet::Impossible(AgreeError::Damaged(damage)))
         }
-        Some(row) if record::of_entry(&row.entry) != line.record => Err(Unmet::Different(format!(
+        Some(row) if row.canonical != line.record => Err(Unmet::Different(format!(
             "collection {} differs from line {}",
             row.entry.sequence, line.number
         ))),

@@ -1,7 +1,7 @@
 //! The books: recorded collections, and how often each was confirmed again.
 
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Row, named_params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::columns::{optional_text, parsed, peer, text};
 use super::writer::is_of_one_row;
@@ -51,6 +51,8 @@ pub struct Entry {
 pub struct EntryRow {
     /// What it holds.
     pub entry: Entry,
+    /// The canonical text of that.
+    pub canonical: String,
     /// The line on the tape that tells of it.
     pub line: i64,
     /// Whether it still fits the digest it was written with.
@@ -158,39 +160,34 @@ pub fn insert(
              business_date, flags, caller, branch, key_id, peer, client_certificate, form,
              body_digest, amount_text, contract_field, unknown_fields, digest, line,
              origin, origin_line)
-         VALUES (
-             :sequence, :contract, :receipt, :amount, :phone, :collected_at, :channel,
-             :accepted_at, :business_date, :flags, :caller, :branch, :key_id, :peer,
-             :client_certificate, :form, :body_digest, :amount_text, :contract_field,
-             :unknown_fields, :digest, :line, :origin, :origin_line)",
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?;
-    let written = statement.execute(named_params! {
-        ":sequence": sequence,
-        ":contract": collection.contract.as_str(),
-        ":receipt": collection.receipt.as_str(),
-        ":amount": collection.amount.centavos(),
-        ":phone": collection.phone.as_str(),
-        ":collected_at": collection.collected_at.to_string(),
-        ":channel": collection.channel.code(),
-        ":accepted_at": accepted_at.unix_ms(),
-        ":business_date": business_date.to_string(),
-        ":flags": confirmation.flags.to_string(),
-        ":caller": provenance.caller.as_str(),
-        ":branch": provenance.branch.as_ref().map(BranchName::as_str),
-        ":key_id": provenance.key_id.to_string(),
-        ":peer": provenance.peer.to_string(),
-        ":client_certificate": provenance.client_certificate.map(|digest| digest.0),
-        ":form": provenance.form.as_str(),
-        ":body_digest": provenance.body_digest.0,
-        ":amount_text": confirmation.amount_text,
-        ":contract_field": confirmation.contract_field.as_str(),
-        ":unknown_fields": confirmation.unknown_fields,
-        ":digest": record::digest(canonical).0,
-        ":line": line,
-        ":origin": provenance.origin.map(|origin| origin.place.to_string()),
-        ":origin_line":
-            provenance.origin.and_then(|origin| origin.line).map(|line| line.to_string()),
-    })?;
+    let written = statement.execute(params![
+        sequence,
+        collection.contract.as_str(),
+        collection.receipt.as_str(),
+        collection.amount.centavos(),
+        collection.phone.as_str(),
+        collection.collected_at.to_string(),
+        collection.channel.code(),
+        accepted_at.unix_ms(),
+        business_date.to_string(),
+        confirmation.flags.to_string(),
+        provenance.caller.as_str(),
+        provenance.branch.as_ref().map(BranchName::as_str),
+        provenance.key_id.to_string(),
+        provenance.peer.to_string(),
+        provenance.client_certificate.map(|digest| digest.0),
+        provenance.form.as_str(),
+        provenance.body_digest.0,
+        confirmation.amount_text,
+        confirmation.contract_field.as_str(),
+        confirmation.unknown_fields,
+        record::digest(canonical).0,
+        line,
+        provenance.origin.map(|origin| origin.place.to_string()),
+        provenance.origin.and_then(|origin| origin.line).map(|line| line.to_string()),
+    ])?;
     debug_assert_eq!(written, 1);
     Ok(())
 }
@@ -368,8 +365,9 @@ fn readable_entry(row: &Row<'_>) -> rusqlite::Result<EntryRow> {
         accepted_at: parsed(row, 7, AcceptedAt::from_unix_ms)?,
         business_date: text(row, 8, BusinessDate::parse)?,
     };
-    let digest = record::digest(&record::of_entry(&entry)).0;
-    Ok(EntryRow { entry, line: row.get(21)?, is_intact: digest == row.get::<_, [u8; 32]>(20)? })
+    let canonical = record::of_entry(&entry);
+    let is_intact = record::digest(&canonical).0 == row.get::<_, [u8; 32]>(20)?;
+    Ok(EntryRow { entry, canonical, line: row.get(21)?, is_intact })
 }
 
 fn origin(row: &Row<'_>) -> rusqlite::Result<Option<Origin>> {

@@ -8,7 +8,7 @@ use rusqlite::{Connection, ErrorCode};
 use super::collections::{self, EntryRow};
 use super::finder::Finder;
 use super::writer::is_of_one_row;
-use super::{OpenError, agree, record, schema, tape};
+use super::{OpenError, agree, schema, tape};
 use crate::domain::Invalid;
 use crate::domain::collection::Collection;
 use crate::domain::decision::Sequence;
@@ -142,12 +142,12 @@ impl OutboxReader {
             }
             Err(error) => return Err(error.into()),
         };
-        let EntryRow { entry, line: number, is_intact } = row;
+        let EntryRow { entry, canonical, line: number, is_intact } = row;
         if !is_intact {
             return damaged("its row was altered after it was recorded".to_owned());
         }
         let line = match self.finder.find(number) {
-            Ok(Some((line, _))) if line.record != record::of_entry(&entry) => {
+            Ok(Some((line, _))) if line.record != canonical => {
                 return damaged(format!("its row differs from line {number} of the tape"));
             }
             Ok(found) => found.map(|(_, digest)| TapeLine { number, digest }),

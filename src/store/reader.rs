@@ -554,7 +554,7 @@ impl Reader {
     }
 
     fn listed(&self, row: EntryRow) -> Result<Listed, OpenError> {
-        let EntryRow { entry, line, is_intact } = row;
+        let EntryRow { entry, line, is_intact, .. } = row;
         let repeats = collections::repeats(&self.connection, entry.sequence)?;
         let standing = self.standing(entry.sequence)?;
         Ok(Listed { entry, line, is_intact, repeats, standing })

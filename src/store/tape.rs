@@ -39,6 +39,9 @@ pub const LINE_BYTES_MAX: u64 = 64 * 1024;
 /// In the name of a torn end that was set aside, behind that of its file.
 pub const TORN: &str = ".torn-";
 
+/// What stands in a line behind all that its check vouches for, and before that.
+const CHECK: &str = ",\"check\":\"";
+
 /// The tape's directory inside a state directory.
 pub fn directory(state_dir: &Path) -> PathBuf {
     state_dir.join("tape")
@@ -176,7 +179,7 @@ impl Lines {
                 passed(self.offset);
             }
             let is_meant = str::from_utf8(&bytes).is_ok_and(|line| line.contains(text));
-            if let Some(line) = is_meant.then(|| parse(&bytes)).flatten() {
+            if let Some(line) = is_meant.then(|| parse(&bytes, &sums(&bytes).1)).flatten() {
                 return Ok(Some(line));
             }
         }
@@ -202,13 +205,24 @@ impl Iterator for Lines {
         self.offset += bytes.len() as u64;
         let place = Place { file: self.name.clone(), start, end: self.offset };
         let is_whole = bytes.pop_if(|last| *last == b'\n').is_some();
-        let digest = Digest(Sha256::digest(&bytes).into());
-        let line = if is_whole { parse(&bytes) } else { None };
+        let (digest, check) = sums(&bytes);
+        let line = if is_whole { parse(&bytes, &check) } else { None };
         Some(Ok(Scanned { place, digest, is_whole, line }))
     }
 }
 
-fn parse(bytes: &[u8]) -> Option<Line> {
+/// The SHA-256 of a line, and what it must give as `check`. What that vouches for is hashed once
+/// for both.
+fn sums(line: &[u8]) -> (Digest, String) {
+    let end = line.windows(CHECK.len()).rposition(|part| part == CHECK.as_bytes());
+    let (checked, rest) = line.split_at(end.unwrap_or(line.len()));
+    let hash = Sha256::new_with_prefix(checked);
+    let check = check(hash.clone());
+    (Digest(hash.chain_update(rest).finalize().into()), check)
+}
+
+/// A good line of this text, in which this must stand as `check`.
+fn parse(bytes: &[u8], check: &str) -> Option<Line> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Form<'a> {
@@ -221,10 +235,8 @@ fn parse(bytes: &[u8]) -> Option<Line> {
         previous: &'a str,
         check: &'a str,
     }
-    let text = str::from_utf8(bytes).ok()?;
-    let (checked, _) = text.rsplit_once(",\"check\":\"")?;
-    let form: Form<'_> = serde_json::from_str(text).ok()?;
-    (form.check == check(checked)).then_some(())?;
+    let form: Form<'_> = serde_json::from_slice(bytes).ok()?;
+    (form.check == check).then_some(())?;
     Some(Line {
         number: form.line,
         what: form.what,
@@ -233,8 +245,8 @@ fn parse(bytes: &[u8]) -> Option<Line> {
     })
 }
 
-fn check(text: &str) -> String {
-    let mut check = Digest(Sha256::digest(text).into()).to_string();
+fn check(hash: Sha256) -> String {
+    let mut check = Digest(hash.finalize().into()).to_string();
     check.truncate(16);
     check
 }
@@ -360,9 +372,12 @@ impl Tape {
             "{{\"line\":{line},\"at\":\"{at}\",\"what\":\"{what}\",\"record\":{record},\
              \"previous\":\"{previous}\""
         );
-        let check = check(&self.pending[start..]);
-        let _ = write!(self.pending, ",\"check\":\"{check}\"}}");
-        self.last_digest = Digest(Sha256::digest(&self.pending[start..]).into());
+        // What `check` vouches for is hashed once for it and for the line.
+        let hash = Sha256::new_with_prefix(&self.pending[start..]);
+        let end = self.pending.len();
+        let _ = write!(self.pending, "{CHECK}{}\"}}", check(hash.clone()));
+        let hash = hash.chain_update(&self.pending[end..]);
+        self.last_digest = Digest(hash.finalize().into());
         self.pending.push('\n');
         self.pending_last = Some((*line, start));
     }

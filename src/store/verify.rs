@@ -348,7 +348,7 @@ impl Check<'_> {
                  not in the database",
                 collection.contract, collection.receipt, collection.amount
             )),
-            Some(row) if record::of_entry(&row.entry) != line.record => Some(format!(
+            Some(row) if row.canonical != line.record => Some(format!(
                 "collection {} in the database differs from line {number}",
                 row.entry.sequence
             )),

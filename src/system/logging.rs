@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use chrono::{DateTime, FixedOffset, Utc};
+use chrono::{DateTime, FixedOffset, SecondsFormat, Utc};
 use log::kv::{self, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use systemd_journal_logger::JournalLog;
@@ -215,7 +215,7 @@ impl Sink for io::Stderr {
 
 /// Time, level and message on one line, whatever is in the message.
 fn readable(line: &Line) -> String {
-    let at = line.at.with_timezone(&MANILA).format("%Y-%m-%dT%H:%M:%S%.3f%:z");
+    let at = line.at.with_timezone(&MANILA).to_rfc3339_opts(SecondsFormat::Millis, false);
     let mut text = format!("{at} {:<5} ", line.level);
     for c in line.message().chars() {
         if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }

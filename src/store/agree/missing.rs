@@ -107,9 +107,8 @@ fn told_by_row(connection: &Connection, missing: Missing) -> Result<Told, AgreeE
             let now = AcceptedAt::new(clock::now());
             told(What::Store, now, record::of_birth(&birth))
         }
-        Kind::Collection => collections::by_sequence(connection, row)?.and_then(|row| {
-            told(What::Collection, row.entry.accepted_at, record::of_entry(&row.entry))
-        }),
+        Kind::Collection => collections::by_sequence(connection, row)?
+            .and_then(|row| told(What::Collection, row.entry.accepted_at, row.canonical)),
         Kind::Refusal => refusals::by_id(connection, row)?
             .and_then(|row| told(What::Refusal, row.first_at, record::of_refusal(&row.as_first()))),
         Kind::Later => match deliveries::delivery_in(connection, line)? {
