@@ -37,6 +37,11 @@ const PAGE_ROWS: usize = 512;
 /// Verdicts that may wait to be written; with more nothing new is sent.
 const UNWRITTEN_MAX: usize = 4096;
 
+/// Verdicts of so long a time are written together: each transaction is two syncs, for which
+/// cashiers wait as well, and the same few pages. The first after a rest is written at once. What a
+/// crash takes with it is tried once more, and head office has it already.
+const GATHER_TIME: Duration = Duration::from_millis(20);
+
 /// How long verdicts that could not be written wait for the next try.
 const WRITE_PAUSE: Duration = Duration::from_secs(2);
 
@@ -91,6 +96,8 @@ struct Relay<U> {
     /// Rows whose fate was written down while a page was read, which may still have them.
     settled: HashSet<Sequence>,
     write_pause: Option<Instant>,
+    /// Until when verdicts are gathered.
+    gathers_until: Option<Instant>,
     /// Why verdicts cannot be written, in words.
     write_trouble: Option<&'static str>,
     /// What head office said that it has.
@@ -187,6 +194,7 @@ impl<U: Upstream> Relay<U> {
             skipped: Sequence::MAX,
             settled: HashSet::new(),
             write_pause: None,
+            gathers_until: None,
             write_trouble: None,
             state,
         };
@@ -237,6 +245,7 @@ impl<U: Upstream> Relay<U> {
     async fn drain(&mut self, mut writing: Option<Writing>) {
         loop {
             if writing.is_none() {
+                self.gathers_until = None;
                 writing = self.write();
             }
             if writing.is_none() && self.under_way.is_empty() {
@@ -253,6 +262,7 @@ impl<U: Upstream> Relay<U> {
         let now = clock::monotonic();
         self.read_pause = self.read_pause.filter(|until| *until > now);
         self.write_pause = self.write_pause.filter(|until| *until > now);
+        self.gathers_until = self.gathers_until.filter(|until| *until > now);
     }
 
     fn rang(&mut self) {
@@ -272,7 +282,7 @@ impl<U: Upstream> Relay<U> {
     /// When something is to be done though nothing happens.
     fn wake_at(&self) -> Option<Instant> {
         let lane = if self.may_send() { self.lane.wake_at() } else { None };
-        [lane, self.read_pause, self.write_pause].into_iter().flatten().min()
+        [lane, self.read_pause, self.write_pause, self.gathers_until].into_iter().flatten().min()
     }
 
     /// Nothing is sent whose verdict could not be kept.
@@ -459,10 +469,11 @@ impl<U: Upstream> Relay<U> {
 
     /// Begins to write what is to be written next.
     fn write(&mut self) -> Option<Writing> {
-        if self.write_pause.is_some() {
+        if self.write_pause.is_some() || self.gathers_until.is_some() {
             return None;
         }
         if !self.unwritten.is_empty() || (self.is_held_news && self.fall.is_none()) {
+            self.gathers_until = Some(clock::monotonic() + GATHER_TIME);
             let tries = mem::take(&mut self.unwritten);
             let is_news = self.fall.is_none() && mem::take(&mut self.is_held_news);
             let waiting = self.store.note_tries(tries.clone(), is_news.then_some(self.held));

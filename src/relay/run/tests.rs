@@ -23,7 +23,11 @@ use crate::store::{Again, Recorded, Writing, database_path};
 
 /// A head office that takes everything.
 #[derive(Clone, Default)]
-struct Office(Arc<Mutex<Books>>);
+struct Office {
+    books: Arc<Mutex<Books>>,
+    /// How long it takes to answer.
+    latency: Duration,
+}
 
 #[derive(Default)]
 struct Books {
@@ -36,12 +40,15 @@ struct Books {
 
 impl Office {
     fn books(&self) -> std::sync::MutexGuard<'_, Books> {
-        self.0.lock().unwrap()
+        self.books.lock().unwrap()
     }
 }
 
 impl Upstream for Office {
     async fn deliver(&self, outgoing: &upstream::Outgoing) -> upstream::Tried {
+        if !self.latency.is_zero() {
+            tokio::time::sleep(self.latency).await;
+        }
         let mut books = self.books();
         let sequence = outgoing.sequence.sequence;
         books.came.push(sequence);
@@ -329,4 +336,23 @@ async fn what_became_of_a_collection_that_neither_witness_has_is_named_and_ends_
     let office = Office::default();
     branch.relay(&office);
     branch.reaches(&office, &[1, 3]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_back_within_a_moment_is_written_down_together() {
+    let rows = 500;
+    let branch = Branch::with(rows).await;
+    let office = Office { latency: Duration::from_millis(2), ..Office::default() };
+    let began = clock::monotonic();
+    branch.relay(&office);
+    let all: Vec<Sequence> = (1..=Sequence::try_from(rows).unwrap()).collect();
+    branch.reaches(&office, &all).await;
+    let moments = began.elapsed().as_millis() / GATHER_TIME.as_millis() + 2;
+    let tape = fs::read_dir(branch.state_dir.path().join("tape")).unwrap();
+    let lines: String =
+        tape.map(|file| fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+    let deliveries = lines.lines().filter(|line| line.contains("\"what\":\"delivery\""));
+    // Lines of one transaction bear one time.
+    let times: BTreeSet<&str> = deliveries.map(|line| line.split('"').nth(5).unwrap()).collect();
+    assert!(times.len() as u128 <= moments, "{} in {moments}: {times:?}", times.len());
 }
