@@ -254,7 +254,7 @@ impl Loader<'_> {
                 (key!(self, upstream.client_certificate), "client_certificate"),
                 (key!(self, upstream.client_key), "client_key"),
             )?,
-            concurrency: concurrency.unwrap_or(64),
+            concurrency: concurrency.unwrap_or(128),
             connect_timeout: connect_timeout.unwrap_or(Duration::from_secs(5)),
             timeout: timeout.unwrap_or(Duration::from_secs(15)),
         }))

@@ -168,8 +168,8 @@ pub struct Upstream {
     pub ca_file: Option<PathBuf>,
     /// What we present when head office asks for a certificate.
     pub client_certificate: Option<CertificateFiles>,
-    /// Tries at a time, 1 to 256. Default: 64, because a try waits most for head office's disk, and
-    /// all that are under way share its sync.
+    /// Tries at a time, 1 to 256. Default: 128, because a try waits most for head office's disk,
+    /// and all that are under way share its sync.
     pub concurrency: usize,
     /// How long connecting may take. Default: 5 s.
     pub connect_timeout: Duration,

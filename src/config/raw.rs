@@ -175,7 +175,7 @@ pub(super) struct Upstream {
     pub client_key: Key<String>,
     /// Tries at a time, 1 to 256.
     ///
-    /// Default: `64`
+    /// Default: `128`
     pub concurrency: Key<Quantity>,
     /// How long connecting may take, up to 60 minutes.
     ///

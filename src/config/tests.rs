@@ -47,7 +47,7 @@ encryption_file = "/etc/tilld/secrets.d/upstream.password"  # optional
 ca_file = "/etc/tilld/tls/upstream-ca.pem"                  # optional; default the system's store
 client_certificate = "/etc/tilld/tls/branch.pem"            # optional, with client_key
 client_key = "/etc/tilld/tls/branch.key"
-concurrency = 64
+concurrency = 128
 connect_timeout = "5 s"
 timeout = "15 s"
 
@@ -181,7 +181,7 @@ fn the_example_of_the_design_is_valid_and_its_values_are_the_defaults() {
             certificate: "/etc/tilld/tls/branch.pem".into(),
             private_key: "/etc/tilld/tls/branch.key".into(),
         }),
-        concurrency: 64,
+        concurrency: 128,
         connect_timeout: Duration::from_secs(5),
         timeout: Duration::from_secs(15),
     };
