@@ -48,6 +48,9 @@ const WRITE_PAUSE: Duration = Duration::from_secs(2);
 /// How long the outbox is left alone after it could not be read.
 const READ_PAUSE: Duration = Duration::from_secs(10);
 
+/// What head office answers to what it had not.
+const RECORDED: i32 = 1000;
+
 /// Numbers that are queued again in one transaction, which cashiers wait for meanwhile.
 const REQUEUE_ROWS: i64 = 2000;
 
@@ -374,7 +377,10 @@ impl<U: Upstream> Relay<U> {
             if self.settling.contains(&sequence) {
                 // It may have been queued again already, by a person; looked at once that is known.
                 self.skipped = self.skipped.min(sequence);
-            } else if !self.settled.contains(&sequence) && !self.lane.has(sequence) {
+            } else if self.settled.contains(&sequence) {
+                // Read before its fate was written down, or queued again since: looked at again.
+                self.rewind_to(sequence);
+            } else if !self.lane.has(sequence) {
                 match queued {
                     Queued::Sound(outgoing) => {
                         self.lane.take([(sequence, outgoing.collection.contract.clone())]);
@@ -433,7 +439,7 @@ impl<U: Upstream> Relay<U> {
         let now = clock::monotonic();
         let fate = self.lane.tried(sequence, &verdict, now, random());
         if let Some(told) = told {
-            self.hear(told, held);
+            self.hear(told, held, code == Some(RECORDED));
         }
         self.state.send_if_modified(|state| {
             match verdict {

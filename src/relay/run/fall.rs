@@ -22,8 +22,10 @@ pub(super) struct Fall {
 
 impl<U: Upstream> Relay<U> {
     /// Head office says what it has; it was known to have `known` when this try began. Answers
-    /// overtake each other, so only less than that is a fall.
-    pub(super) fn hear(&mut self, told: Holdings, known: Holdings) {
+    /// overtake each other, so only less than that is a fall; or as much, when the try brought it
+    /// something that `is_new` to it.
+    pub(super) fn hear(&mut self, told: Holdings, known: Holdings, is_new: bool) {
+        let least = Holdings { count: known.count + i64::from(is_new && known.count > 0), ..known };
         if let Some(fall) = &mut self.fall {
             fall.held = fall.held.lowest(told);
         } else if told.up_to > self.bell.ready_to() {
@@ -37,7 +39,7 @@ impl<U: Upstream> Relay<U> {
                 told.up_to,
                 self.bell.ready_to()
             );
-        } else if told.is_less_than(known) {
+        } else if told.is_less_than(least) {
             log::error!(
                 TILLD_EVENT = Event::Fall;
                 "head office has less of this branch than it had: everything up to number {} and \
