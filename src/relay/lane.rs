@@ -248,9 +248,10 @@ impl Lane {
         self.rows.contains_key(&sequence)
     }
 
-    /// Whether more rows should be read behind the last one taken: few are due, and there is room.
+    /// Whether more rows should be read behind the last one taken: few are due that were never
+    /// tried, and there is room. Those that fail again and again must not hold back the others.
     pub fn wants_more(&self) -> bool {
-        self.fresh.len() + self.again.len() < DUE_ROWS_MAX && self.rows.len() < ROWS_MAX
+        self.fresh.len() < DUE_ROWS_MAX && self.rows.len() < ROWS_MAX
     }
 
     /// The row to try now; it is under way from here on until [`Lane::tried`] or [`Lane::forget`].
@@ -271,8 +272,12 @@ impl Lane {
                 sequence
             }
             Some(pause) if pause.probe_at <= now => {
+                // By turns the first and the last of the fresh ones: those that always fail may
+                // stand together in front, as after a restart.
+                let is_from_end = pause.failures % 2 == 1;
+                let fresh = if is_from_end { self.fresh.last() } else { self.fresh.first() };
                 let tried = self.tried.first().map(|(_, sequence)| sequence);
-                let sequence = *self.fresh.first().or(tried)?;
+                let sequence = *fresh.or(tried)?;
                 pause.probe = Some(sequence);
                 sequence
             }

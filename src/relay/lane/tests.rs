@@ -635,3 +635,20 @@ fn nothing_but_its_fate_follows_from_a_forgotten_row() {
     assert_eq!(bench.lane.link(), Link::Up);
     assert!(is_empty(&bench.lane));
 }
+
+#[test]
+fn a_crowd_of_rows_that_always_fail_keeps_no_others_from_being_read_or_tried() {
+    // As many as are read at a time stand in front, as after a restart.
+    let mut bench = Bench::new(1, 2000);
+    let verdict = |sequence| if sequence < 2000 { NO_ANSWER } else { Verdict::Delivered };
+    let took = bench.run(verdict, |lane| !lane.has(2000));
+    assert!(took < MINUTE, "{took:?} until the one good row was tried");
+
+    // While the link is up, with others between them.
+    let mut bench = Bench::new(1, 3000);
+    let verdict = |sequence| if sequence % 2 == 1 { NO_ANSWER } else { Verdict::Delivered };
+    bench.run(verdict, |lane| lane.fresh.is_empty());
+    bench.now += 10 * MINUTE;
+    bench.next();
+    assert!(bench.lane.again.len() > DUE_ROWS_MAX && bench.lane.wants_more());
+}
