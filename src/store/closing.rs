@@ -263,12 +263,13 @@ pub fn figures(connection: &Connection, mode: Mode, close: &Close) -> rusqlite::
     Ok(figures)
 }
 
-/// What of a day is in this table.
+/// What of a day is in this table. Looked for from the day: where there is no head office, the
+/// table has everything that was ever recorded.
 fn standing(connection: &Connection, table: &str, day: BusinessDate) -> rusqlite::Result<Takings> {
     connection
         .prepare_cached(&format!(
             "SELECT count(*), coalesce(sum({table}.amount), 0)
-             FROM {table} CROSS JOIN collection USING (sequence) WHERE business_date = ?1"
+             FROM collection CROSS JOIN {table} USING (sequence) WHERE business_date = ?1"
         ))?
         .query_row([day.to_string()], |row| {
             Ok(Takings { count: row.get(0)?, sum: Centavos(row.get(1)?) })
