@@ -42,6 +42,13 @@ pub struct Mark {
     refusal: i64,
 }
 
+impl Mark {
+    /// The last line that was seen to agree.
+    pub fn line(&self) -> i64 {
+        self.line
+    }
+}
+
 /// Nothing is known to agree.
 impl Default for Mark {
     fn default() -> Mark {

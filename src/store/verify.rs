@@ -108,7 +108,14 @@ pub fn verify(
     let is_daemon_running = lock::is_taken(state_dir);
     let mut connection = schema::open_for_reading(state_dir)?;
     let directory = tape::directory(state_dir);
-    let mut found = compare(&connection, &directory, days, is_daemon_running, progress)?;
+    let agreed_line = agree::mark(&connection)?.line();
+    let mut compared =
+        |is_end_open| compare(&connection, &directory, days, (is_end_open, agreed_line), progress);
+    let mut found = compared(is_daemon_running)?;
+    if !found.is_ok() && !is_daemon_running && lock::is_taken(state_dir) {
+        // It was started meanwhile, and what it wrote came too late for the tape that was read.
+        found = compared(true)?;
+    }
     let wal = wal_path(state_dir);
     let wal_bytes = move || fs::metadata(&wal).map_or(0, |wal| wal.len());
     found.differ(match manner {
@@ -130,7 +137,7 @@ pub fn verify_with(
     is_end_open: bool,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Verified, OpenError> {
-    let mut found = compare(connection, directory, days, is_end_open, progress)?;
+    let mut found = compare(connection, directory, days, (is_end_open, 0), progress)?;
     found.differ(check_pages(connection));
     Ok(found)
 }
@@ -140,7 +147,7 @@ fn compare(
     connection: &Connection,
     directory: &Path,
     days: Days,
-    is_end_open: bool,
+    (is_end_open, agreed_line): (bool, i64),
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Verified, OpenError> {
     let mut check = Check {
@@ -150,6 +157,7 @@ fn compare(
         found: Verified::default(),
         seen: Lineup::default(),
         last: (0, Digest([0; 32])),
+        agreed_line,
         books: BTreeMap::new(),
     };
     check.read_tape(directory, is_end_open, progress)?;
@@ -229,6 +237,8 @@ struct Check<'a> {
     seen: Lineup,
     /// Number and digest of the line before.
     last: (i64, Digest),
+    /// All lines up to this one must be there, also where the end is open.
+    agreed_line: i64,
     /// What the lines so far tell of each day, and which line closed it.
     books: BTreeMap<BusinessDate, (ByChannel, Option<i64>)>,
 }
@@ -403,9 +413,10 @@ impl Check<'_> {
             .then(|| format!("what was done by line {number} is not in the database")))
     }
 
-    /// Whether a row's line should have been seen: a running daemon may still be writing it.
+    /// Whether a row's line should have been seen: a running daemon may still be writing it, unless
+    /// it was on the tape before.
     fn misses(&self, line: i64, is_end_open: bool) -> bool {
-        !self.seen.has(line) && (!is_end_open || line <= self.last.0)
+        !self.seen.has(line) && (!is_end_open || line <= self.last.0.max(self.agreed_line))
     }
 
     fn read_rows(&mut self, is_end_open: bool, progress: &mut dyn FnMut(u64, u64)) {

@@ -2,6 +2,8 @@
 //! other damage is named by `tilld verify` and by nothing else than its own lines, and nothing is
 //! invented.
 
+use std::fs;
+
 use sha2::{Digest, Sha256};
 
 use crate::support::fleet::database;
@@ -252,6 +254,20 @@ fn a_missing_file_is_named_or_completed_and_no_collection_is_lost() {
     daemon.stop();
     let verified = site.verify();
     assert_eq!(verified.code, Some(0), "{verified:?}");
+}
+
+#[test]
+fn a_tape_that_is_removed_under_a_running_daemon_is_named() {
+    let site = killed().site();
+    // All of it is agreed on when it stops.
+    site.start().stop();
+    let daemon = site.start();
+    for name in State::of(&site).tape_files() {
+        fs::remove_file(site.state_dir().join(name)).unwrap();
+    }
+    let verified = site.verify();
+    assert_eq!(verified.code, Some(65), "{verified:?}");
+    daemon.stop();
 }
 
 #[test]
