@@ -356,8 +356,10 @@ impl TryFrom<String> for Moment {
 
     fn try_from(text: String) -> Result<Moment, &'static str> {
         let at = DateTime::parse_from_rfc3339(&text).map_err(|_| "expected a time as RFC 3339")?;
-        let at = AcceptedAt::from_unix_ms(at.timestamp_millis());
-        at.map(Moment).map_err(|invalid| invalid.expected)
+        let at = AcceptedAt::from_unix_ms(at.timestamp_millis()).map_err(|e| e.expected)?;
+        // A certificate that never ends does so with the year 9999, which is over in Manila before.
+        let is_readable = DateTime::parse_from_rfc3339(&at.to_string()).is_ok();
+        is_readable.then_some(Moment(at)).ok_or("expected a time before the year 10000")
     }
 }
 
