@@ -176,16 +176,21 @@ impl<'a> Request<'a> {
         text.unwrap_or_else(|| "{}".to_owned())
     }
 
-    /// The contract number as it was named, valid or not.
+    /// The contract number as it was named, valid or not, unless it tells the key.
     pub fn contract_text(&self) -> Option<&str> {
-        self.present(CONTRACT_NUMBER)?.string().ok()
+        self.present(CONTRACT_NUMBER).filter(|member| !self.tells_key(member))?.string().ok()
     }
 
     /// Whether the key stands in this member, too, where no key belongs. A shorter one could stand
     /// there by chance.
     fn tells_key(&self, member: &Member<'_>) -> bool {
         let key = self.authentication().filter(|key| key.len() >= TELLING_KEY_BYTES_MIN);
-        key.is_some_and(|key| member.to_json().contains(key))
+        key.is_some_and(|key| {
+            // As it is, or with the escapes that a till may write without need.
+            member.to_json().contains(key)
+                || member.string().is_ok_and(|text| text.contains(key))
+                || member.raw.replace("\\/", "/").contains(json::quoted(key).trim_matches('"'))
+        })
     }
 
     fn credential(&self, name: &str, chars_max: usize) -> Option<&str> {
@@ -201,7 +206,12 @@ impl<'a> Request<'a> {
             Ok("collectionCollect") => Ok(false),
             Ok("generate711Barcode") => Ok(true),
             // Only what looks like an action is repeated: a till may have put anything here.
-            Ok(other) if other.len() <= 50 && other.bytes().all(|b| b.is_ascii_alphanumeric()) => {
+            Ok(other)
+                if other.len() <= 50
+                    && other.bytes().all(|b| b.is_ascii_alphanumeric())
+                    && other.bytes().any(|b| b.is_ascii_alphabetic())
+                    && !self.tells_key(action) =>
+            {
                 Err(action_not_supported(other))
             }
             _ => Err(action_not_supported("expected collectionCollect")),

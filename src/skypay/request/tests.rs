@@ -155,6 +155,15 @@ fn an_action_that_does_not_look_like_one_is_not_repeated() {
         let expected = "action not supported: expected collectionCollect";
         assert_eq!(refusal(&[("action", action)]), (2004, expected.to_owned()));
     }
+    // A phone number, or the key.
+    let key = r#""0d7c8f5b2a914e6c""#;
+    for changes in [
+        [("phone", "1"), ("action", r#""09270348095""#)],
+        [("authentication", key), ("action", key)],
+    ] {
+        let expected = "action not supported: expected collectionCollect";
+        assert_eq!(refusal(&changes), (2004, expected.to_owned()));
+    }
 }
 
 #[test]
@@ -344,6 +353,21 @@ fn a_key_that_stands_in_another_field_too_is_not_kept() {
     let confirmation = request.confirmation(&LIVE).unwrap();
     assert_eq!(confirmation.unknown_fields.as_deref(), Some(r#"{"till":7}"#));
     assert!(confirmation.flags.has(Flag::UnknownFieldsDropped));
+    assert_eq!(request.contract_text(), Some("SKY0112345678"));
+}
+
+#[test]
+fn a_key_is_found_in_another_field_with_whatever_escapes_and_as_a_contract_number() {
+    let key = ("authentication", r#""q/Zk\"7bP+\u0041""#);
+    for copy in [r#""q\/Zk\"7bP+A""#, r#""\u0071/Zk\"7bP+A""#, r#"{"copy":"q\/Zk\"7bP+A"}"#] {
+        let body = body(&[key, ("token", copy)]);
+        let request = Request::parse(body.as_bytes()).unwrap();
+        let confirmation = request.confirmation(&LIVE).unwrap();
+        assert_eq!(confirmation.unknown_fields, None, "{copy}");
+        assert!(!request.kept_text().contains("token"), "{copy}");
+    }
+    let body = body(&[key, ("contractNumber", key.1)]);
+    assert_eq!(Request::parse(body.as_bytes()).unwrap().contract_text(), None);
 }
 
 #[test]
