@@ -22,7 +22,7 @@ use crate::domain::time::{AcceptedAt, BusinessDate, CollectedAt};
 /// So many phone numbers and times are kept of one collection's repeats; more are only counted.
 const VARIANTS_MAX: i64 = 20;
 
-/// So many of a contract's collections are searched for a possible double: a contract with
+/// So many of a contract's newest collections are searched for a possible double: a contract with
 /// thousands of installments must not slow the writer down.
 const DOUBLE_LOOKBACK_MAX: i64 = 100;
 
@@ -104,7 +104,7 @@ pub fn history(
     let mut statement = connection.prepare_cached(
         "SELECT EXISTS (
              SELECT 1 FROM (SELECT amount, caller, accepted_at FROM collection
-                            WHERE contract = ?1 LIMIT ?2)
+                            WHERE contract = ?1 ORDER BY sequence DESC LIMIT ?2)
              WHERE amount = ?3 AND caller <> ?4 AND abs(accepted_at - ?5) <= ?6)",
     )?;
     let amount = collection.amount.centavos();
