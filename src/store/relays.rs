@@ -179,14 +179,16 @@ fn holdings(connection: &Connection, branch: &str, epoch: &str) -> rusqlite::Res
 /// All branches that ever relayed to here, by name.
 pub fn branches(connection: &Connection) -> rusqlite::Result<Vec<Branch>> {
     let mut statement = connection.prepare_cached(
-        "SELECT branch, epoch, max(heard_at), sum(count), sum(centavos), sum(overpaid),
-                sum(possible_doubles)
+        "SELECT branch,
+                (SELECT epoch FROM relay AS one WHERE one.branch = relay.branch
+                 ORDER BY epoch = '', heard_at DESC LIMIT 1),
+                max(heard_at), sum(count), sum(centavos), sum(overpaid), sum(possible_doubles)
          FROM relay GROUP BY branch ORDER BY branch",
     )?;
     let rows = statement.query_map([], |row| {
         Ok(Branch {
             branch: text(row, 0, BranchName::parse)?,
-            // SQLite takes the bare column from the row that has the maximum.
+            // What bears no number, as a visit of `tilld doctor`, tells of no epoch.
             epoch: text(row, 1, |word| match word {
                 "" => Ok(None),
                 word => Epoch::parse(word).map(Some),
