@@ -22,9 +22,12 @@ use crate::domain::time::{AcceptedAt, BusinessDate, CollectedAt};
 /// So many phone numbers and times are kept of one collection's repeats; more are only counted.
 const VARIANTS_MAX: i64 = 20;
 
-/// So many of a contract's newest collections are searched for a possible double: a contract with
-/// thousands of installments must not slow the writer down.
+/// So many of a contract's newest collections are searched for a possible double,
 const DOUBLE_LOOKBACK_MAX: i64 = 100;
+
+/// which are found among so many of it in the index: a contract with thousands of installments must
+/// not slow the writer down.
+const DOUBLE_INDEX_ROWS_MAX: i64 = 1000;
 
 /// So many of the newest collections must be found at start by contract and receipt: those that
 /// are repeated because their answer was lost, and a fifth of a second on a disk that was not read
@@ -103,12 +106,21 @@ pub fn history(
     let window = DOUBLE_WINDOW.num_milliseconds();
     let mut statement = connection.prepare_cached(
         "SELECT EXISTS (
-             SELECT 1 FROM (SELECT amount, caller, accepted_at FROM collection
-                            WHERE contract = ?1 ORDER BY sequence DESC LIMIT ?2)
-             WHERE amount = ?3 AND caller <> ?4 AND abs(accepted_at - ?5) <= ?6)",
+             SELECT 1 FROM collection
+             WHERE sequence IN (
+                 SELECT sequence FROM (SELECT sequence FROM collection WHERE contract = ? LIMIT ?)
+                 ORDER BY sequence DESC LIMIT ?)
+               AND amount = ? AND caller <> ? AND abs(accepted_at - ?) <= ?)",
     )?;
-    let amount = collection.amount.centavos();
-    let bound = (contract, DOUBLE_LOOKBACK_MAX, amount, caller.as_str(), now.unix_ms(), window);
+    let bound = params![
+        contract,
+        DOUBLE_INDEX_ROWS_MAX,
+        DOUBLE_LOOKBACK_MAX,
+        collection.amount.centavos(),
+        caller.as_str(),
+        now.unix_ms(),
+        window,
+    ];
     let possible_double = statement.query_row(bound, |row| row.get(0))?;
     let paid = acts::reopened(connection, &collection.contract)?.is_none();
     Ok(History::Others { paid, possible_double })

@@ -144,6 +144,23 @@ fn the_same_amount_from_another_caller_may_be_one_payment_reported_twice() {
 }
 
 #[test]
+fn a_possible_double_of_the_last_of_many_installments_is_flagged() {
+    let site = Setup::installments().prepare();
+    let daemon = site.start();
+    let first = Confirmation::fresh();
+    let receipt = |receipt: &str| first.clone().with("receiptNumber", receipt);
+    for number in 0..120 {
+        let earlier = receipt(&format!("R{number:03}")).with("amount", "1");
+        assert_eq!(daemon.code(&earlier), "1000");
+    }
+    assert_eq!(daemon.code(&receipt("R120")), "1000");
+    assert_eq!(daemon.code(&receipt("R121").by_till()), "1000");
+    let flagged = site.list(&["--flag", "possible-double"]);
+    let receipts: Vec<&Value> = flagged.iter().map(|row| &row["receipt"]).collect();
+    assert_eq!(receipts, ["R121"]);
+}
+
+#[test]
 fn a_possible_double_is_flagged_on_a_kept_refusal_too() {
     let site = Setup::live().prepare();
     let daemon = site.start();
