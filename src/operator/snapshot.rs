@@ -382,6 +382,14 @@ pub(super) mod tests {
         Moment(AcceptedAt::from_unix_ms(eight.0.unix_ms() + ms).unwrap())
     }
 
+    #[test]
+    fn a_time_is_taken_only_when_it_can_be_read_back() {
+        let moment = |text: &str| Moment::try_from(text.to_owned());
+        assert!(moment("9999-12-31T15:59:59Z").is_ok());
+        // What a certificate that never ends says: the year 10000 in Manila.
+        assert!(moment("9999-12-31T23:59:59Z").is_err());
+    }
+
     /// The minutes of a day.
     pub const MIN: i64 = 60_000;
 

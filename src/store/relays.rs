@@ -267,4 +267,17 @@ mod tests {
         assert_eq!(take(&[4, 5, 10, 12]), (10, 12, vec![(11, 11)]));
         assert_eq!(take(&[1, 11, 12]), (12, 12, vec![]));
     }
+
+    #[test]
+    fn gaps_are_told_although_the_last_word_of_a_branch_bore_no_number() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tilld.db");
+        let connection = schema::open_for_writing(&path, Mode::Live, &mut |_| Ok(())).unwrap();
+        let visit = Heard { epoch: None, ..heard(0) };
+        for (ms, heard) in [(0, heard(3)), (1, visit)] {
+            note(&connection, &[heard], AcceptedAt::from_unix_ms(ms).unwrap()).unwrap();
+        }
+        let branch = branches(&connection).unwrap().remove(0);
+        assert_eq!((branch.missing, branch.heard_at.unix_ms()), (2, 1));
+    }
 }

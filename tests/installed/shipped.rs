@@ -21,6 +21,9 @@ fn what_runs_does_so_in_a_sandbox_that_systemd_finds_tight() {
     for line in ["CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"] {
         assert!(status.contains(line), "{status}");
     }
+    let nice = "awk '$2 == \"(check)\" { print $19 }' \
+                /proc/$(systemctl show -P MainPID tilld)/task/*/stat";
+    assert_eq!(machine.sh(nice).trim(), "19", "the daily check gives way");
 }
 
 #[test]
