@@ -6,10 +6,10 @@
 
 mod missing;
 
-use std::collections::HashSet;
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
@@ -18,10 +18,11 @@ use sha2::{Digest as _, Sha256};
 
 pub use missing::{Kind, Missing, told};
 
-use super::record::{self, Birth};
+use super::lineup::Lineup;
+use super::record;
 use super::relays::{self, Heard};
 use super::tape::{self, End, Line, Lines, Place, Scanned, Tape, What};
-use super::{acts, collections, deliveries, refusals, transaction};
+use super::{acts, births, collections, deliveries, refusals, transaction};
 use crate::domain::Invalid;
 use crate::domain::act::About;
 use crate::domain::contract::Mode;
@@ -144,18 +145,18 @@ pub fn agree(
         report.damaged(reason);
         mark = Mark::default();
     }
-    let mut seen = HashSet::new();
+    let mut seen = Lineup::default();
     let step = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mode = mode(&step)?;
     let mut behind = read_behind(&mark, directory, &mut report, |line, report| {
         pulse.beat();
-        seen.insert(line.number);
+        seen.add(line.number);
         complete_row(&step, line, mode, report)
     })?;
     step.commit()?;
     report.lines_missing = missing::behind(connection, &mark, &seen, pulse)?;
-    report_holes(&mark, &seen, &mut report);
-    settle_tail(directory, &mut behind, &mut report)?;
+    report_holes(mark.line..behind.end.line, &seen, &mut report);
+    settle_tail(connection, directory, &mut behind, &mut report)?;
     for name in &behind.changed {
         let start = if *name == mark.place.file { mark.place.end } else { 0 };
         tape::write_over(directory, name, start, pulse)?;
@@ -225,9 +226,11 @@ pub fn set_mark(
         .map(drop)
 }
 
-/// Drops a mark whose file is known to be gone, so that everything is compared.
+/// Drops a mark whose line is known to be gone, so that everything is compared.
 pub fn forget_lost_mark(connection: &Connection, directory: &Path) -> rusqlite::Result<()> {
-    if !directory.join(mark(connection)?.place.file).is_file() {
+    let Place { file, end, .. } = mark(connection)?.place;
+    let is_there = |file: fs::Metadata| file.is_file() && file.len() >= end;
+    if !fs::metadata(directory.join(file)).is_ok_and(is_there) {
         connection.execute(
             "UPDATE store SET agreed_line = 0, agreed_file = '', agreed_start = 0, agreed_end = 0,
                  agreed_digest = ?1, agreed_sequence = 0, agreed_refusal = 0",
@@ -247,18 +250,23 @@ pub fn ends_at_mark(connection: &Connection, directory: &Path) -> Result<bool, A
     if !file.is_file() || !is_as_marked(&mark, directory)? {
         return Ok(false);
     }
-    let mut end = mark.place.end == std::fs::metadata(file)?.len();
+    let mut end = mark.place.end == fs::metadata(file)?.len();
     for name in tape::files(directory)?.iter().filter(|name| **name > mark.place.file) {
-        end &= std::fs::metadata(directory.join(name))?.len() == 0;
+        end &= fs::metadata(directory.join(name))?.len() == 0;
     }
     Ok(end && mark.sequence == collections::last_sequence(connection)?)
 }
 
 /// The number of the last line that a row of the database has.
 pub fn last_line(connection: &Connection) -> rusqlite::Result<i64> {
+    let last = last_line_of_books(connection)?;
+    Ok(births::lines_after(connection, last)?.pop().unwrap_or(last))
+}
+
+/// The same, births aside: one that is not on the tape yet tells of nothing that could be lost.
+pub fn last_line_of_books(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row(
         "SELECT max(
-             line,
              agreed_line,
              coalesce((SELECT line FROM collection ORDER BY sequence DESC LIMIT 1), 0),
              coalesce((SELECT line FROM refusal ORDER BY id DESC LIMIT 1), 0),
@@ -304,11 +312,14 @@ fn read_behind(
     let end = End { line: mark.line, place: mark.place.clone(), digest: mark.digest, file };
     let mut behind = Behind { end, changed: Vec::new(), tail: Tail::default() };
     for name in tape::files(directory)?.into_iter().filter(|name| *name >= mark.place.file) {
-        report_bad(&mut behind.tail, report);
         let start = if name == mark.place.file { mark.place.end } else { 0 };
         behind.end.file = (name.clone(), start);
         for scanned in Lines::open(directory, &name, start)? {
             let scanned = scanned?;
+            // An empty file behind them does not make them older.
+            if behind.tail.whole.last().is_some_and(|bad| bad.place.file != name) {
+                report_bad(&mut behind.tail, report);
+            }
             let Some(line) = &scanned.line else {
                 behind.tail.is_torn |= !scanned.is_whole;
                 behind.tail.whole.extend(scanned.is_whole.then_some(scanned));
@@ -342,26 +353,57 @@ fn report_bad(tail: &mut Tail, report: &mut Report) {
 /// Sets the end of the last file aside. Whole lines that were damaged there are set aside only
 /// when the database has what they told; otherwise they stay, so that nobody overlooks the loss.
 fn settle_tail(
+    connection: &Connection,
     directory: &Path,
     behind: &mut Behind,
     report: &mut Report,
 ) -> Result<(), AgreeError> {
     let tail = std::mem::take(&mut behind.tail);
-    let is_told_elsewhere = report.lines_missing.len() >= tail.whole.len();
-    if !is_told_elsewhere && let Some(last) = tail.whole.last() {
+    let stays = !is_told_elsewhere(connection, &tail, behind.end.line, &report.lines_missing)?;
+    if stays && let Some(last) = tail.whole.last() {
+        let count = tail.whole.len();
+        // Their numbers are not given again.
+        behind.end.line += i64::try_from(count).unwrap_or_default();
         behind.end.digest = last.digest;
-        behind.end.file.1 = last.place.end;
+        behind.end.place = last.place.clone();
+        if last.place.file == behind.end.file.0 {
+            behind.end.file.1 = last.place.end;
+        }
         report.damaged(format!(
-            "{} at the end of {} cannot be read and the database does not have them either",
-            tail.whole.len(),
+            "{count} at the end of {} cannot be read and the database does not have them either",
             last.place.file
         ));
     }
-    if tail.is_torn || (is_told_elsewhere && !tail.whole.is_empty()) {
-        let (name, length) = &behind.end.file;
-        report.set_aside.push(tape::set_aside(directory, name, *length)?);
+    let whole = tail.whole.first().filter(|_| !stays);
+    let aside = whole.map(|bad| (&bad.place.file, bad.place.start));
+    let torn = tail.is_torn.then_some((&behind.end.file.0, behind.end.file.1));
+    if let Some((name, start)) = aside.or(torn) {
+        report.set_aside.push(tape::set_aside(directory, name, start)?);
     }
     Ok(())
+}
+
+/// Whether the lines that the tape lacks are what stood in the bad lines at its end: they follow
+/// its last good line, and some of them are as long as all those. Damage can make two lines of one,
+/// and one of two.
+fn is_told_elsewhere(
+    connection: &Connection,
+    tail: &Tail,
+    last_line: i64,
+    missing: &[Missing],
+) -> Result<bool, AgreeError> {
+    let mut bytes: u64 = tail.whole.iter().map(|bad| bad.place.end - bad.place.start).sum();
+    for (line, missing) in (last_line + 1..).zip(missing) {
+        if bytes == 0 || missing.line != line {
+            break;
+        }
+        let [told] = &told(connection, &[*missing])?[..] else { break };
+        match bytes.checked_sub(tape::line_bytes(told)) {
+            Some(left) => bytes = left,
+            None => break,
+        }
+    }
+    Ok(bytes == 0)
 }
 
 /// Whether the marked line still stands where it stood.
@@ -389,7 +431,7 @@ fn complete_row(
     report: &mut Report,
 ) -> Result<(), AgreeError> {
     let completed = match line.what {
-        What::Store => complete_birth(step, line),
+        What::Store => complete_birth(step, line, mode),
         What::Collection => complete_collection(step, line, mode),
         What::Refusal => complete_refusal(step, line),
         What::Delivery => complete_delivery(step, line),
@@ -421,20 +463,17 @@ impl From<Invalid> for Unmet {
     }
 }
 
-fn complete_birth(step: &Transaction<'_>, line: &Line) -> Result<bool, Unmet> {
-    let (birth, row_line) = birth(step)?;
-    if row_line == line.number && birth != record::birth(&line.record)? {
+fn complete_birth(step: &Transaction<'_>, line: &Line, mode: Mode) -> Result<bool, Unmet> {
+    let told = record::birth(&line.record)?;
+    let row = births::birth_in(step, line.number)?;
+    if row.as_ref().map_or(told.mode != mode.as_str(), |row| *row != told) {
         let damage = format!("the tape's line {} tells of another database", line.number);
         return Err(Unmet::Impossible(AgreeError::Damaged(damage)));
     }
-    Ok(false)
-}
-
-/// What the database says of its own birth, and the line that tells of it.
-pub fn birth(connection: &Connection) -> rusqlite::Result<(Birth, i64)> {
-    connection.query_row("SELECT mode, epoch, line FROM store", [], |row| {
-        Ok((Birth { mode: row.get(0)?, epoch: row.get(1)? }, row.get(2)?))
-    })
+    if row.is_none() {
+        births::insert(step, &told, line.number)?;
+    }
+    Ok(row.is_none())
 }
 
 fn complete_collection(step: &Transaction<'_>, line: &Line, mode: Mode) -> Result<bool, Unmet> {
@@ -524,16 +563,16 @@ fn unknown(line: &Line, about: About) -> Unmet {
 
 /// The tape is only ever continued: a line that is missing among others stays missing, and a
 /// number that neither witness knows is a loss.
-fn report_holes(mark: &Mark, seen: &HashSet<i64>, report: &mut Report) {
-    let last_seen = seen.iter().copied().max().unwrap_or(mark.line);
+fn report_holes(Range { start, end: last_seen }: Range<i64>, seen: &Lineup, report: &mut Report) {
     let (inside, behind): (Vec<Missing>, Vec<Missing>) =
         std::mem::take(&mut report.lines_missing).into_iter().partition(|t| t.line < last_seen);
     for told in &inside {
         report.damaged(format!("line {} is missing on the tape; the database has it", told.line));
     }
-    let rows: HashSet<i64> = inside.iter().chain(&behind).map(|told| told.line).collect();
+    let mut rows = Lineup::default();
+    inside.iter().chain(&behind).for_each(|told| rows.add(told.line));
     let last = behind.last().map_or(last_seen, |told| told.line.max(last_seen));
-    let untold = (mark.line + 1..=last).filter(|line| !seen.contains(line) && !rows.contains(line));
+    let untold = (start + 1..=last).filter(|line| !seen.has(*line) && !rows.has(*line));
     for line in untold.take(DAMAGE_NAMED_MAX) {
         report.damaged(format!("line {line} is in neither witness: what it told is lost"));
     }

@@ -6,12 +6,14 @@
 mod acceptance;
 mod acts;
 mod agree;
+mod births;
 mod collections;
 mod columns;
 mod commands;
 mod deliveries;
 mod finder;
 mod health;
+mod lineup;
 mod lock;
 mod outbox;
 mod place;

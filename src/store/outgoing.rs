@@ -8,7 +8,7 @@ use rusqlite::{Connection, ErrorCode};
 use super::collections::{self, EntryRow};
 use super::finder::Finder;
 use super::writer::is_of_one_row;
-use super::{OpenError, agree, schema, tape};
+use super::{OpenError, births, schema, tape};
 use crate::domain::Invalid;
 use crate::domain::collection::Collection;
 use crate::domain::decision::Sequence;
@@ -73,9 +73,9 @@ impl OutboxReader {
 
     /// The database's epoch.
     pub fn epoch(&self) -> Result<Epoch, OpenError> {
-        let (birth, _) = agree::birth(&self.connection)?;
-        Epoch::parse(&birth.epoch).map_err(|Invalid { expected }| {
-            OpenError::damaged(format!("its epoch is {:?}, not {expected}", birth.epoch))
+        let epoch = births::epoch(&self.connection)?;
+        Epoch::parse(&epoch).map_err(|Invalid { expected }| {
+            OpenError::damaged(format!("its epoch is {epoch:?}, not {expected}"))
         })
     }
 

@@ -1,17 +1,22 @@
-//! Puts a new database in the place of the old one, which is moved aside and never deleted.
+//! Puts a new database, and with it a new tape if there is one, in the place of the old one, which
+//! is moved aside and never deleted.
 //!
 //! A power cut at any moment leaves one of the two: the new one waits under a name of its own, by
 //! which every later start finds it and goes on. The caller holds the state directory's lock.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use super::{database_path, sync_directory};
+use super::{database_path, sync_directory, tape};
 
 /// A whole database that is to take the place of `tilld.db`.
 const NEXT: &str = "tilld.db.next";
+
+/// A tape that is to take the place of `tape` together with it; without it, it is nothing.
+const NEXT_TAPE: &str = "tape.next";
 
 /// What is being made from the tape to take that place.
 pub const REBUILDING: &str = "tilld.db.rebuilding";
@@ -62,11 +67,47 @@ pub fn put(state_dir: &Path, new: &Path) -> io::Result<Vec<PathBuf>> {
     finish(state_dir)
 }
 
+/// A tape that is being made: [`put`] puts it in place with its database. It is removed when it is
+/// dropped before.
+pub struct NextTape(PathBuf);
+
+impl NextTape {
+    /// Begins an empty one.
+    pub fn begin(state_dir: &Path) -> io::Result<NextTape> {
+        let next = NextTape(state_dir.to_owned());
+        remove_tape(&next.path())?;
+        DirBuilder::new().mode(0o750).create(next.path())?;
+        Ok(next)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> PathBuf {
+        self.0.join(NEXT_TAPE)
+    }
+}
+
+impl Drop for NextTape {
+    fn drop(&mut self) {
+        // Once its database waits beside it there is no way back.
+        if !self.0.join(NEXT).exists() {
+            let _ = remove_tape(&self.path());
+        }
+    }
+}
+
+fn remove_tape(tape: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(tape) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Goes on with what a power cut interrupted, if anything.
 pub fn finish(state_dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let next = state_dir.join(NEXT);
+    let (next, next_tape) = (state_dir.join(NEXT), state_dir.join(NEXT_TAPE));
     let mut moved_aside = Vec::new();
     if !next.exists() {
+        remove_tape(&next_tape)?;
         return Ok(moved_aside);
     }
     // The new file's own time, so that what is moved aside in two goes bears one mark.
@@ -79,6 +120,15 @@ pub fn finish(state_dir: &Path) -> io::Result<Vec<PathBuf>> {
             fs::rename(&old, &aside)?;
             moved_aside.push(aside);
         }
+    }
+    let tape = tape::directory(state_dir);
+    if next_tape.exists() {
+        if tape.exists() {
+            let aside = free_name(state_dir, "tape", made.as_millis());
+            fs::rename(&tape, &aside)?;
+            moved_aside.push(aside);
+        }
+        fs::rename(next_tape, tape)?;
     }
     sync_directory(state_dir)?;
     fs::rename(next, database_path(state_dir))?;
@@ -118,11 +168,14 @@ mod tests {
 
     #[test]
     fn an_exchange_that_was_cut_off_anywhere_is_finished_and_loses_no_old_file() {
-        let olds = ["tilld.db-wal", "tilld.db-shm", "tilld.db"];
+        // A tape is a directory; here a file does as well.
+        let olds = ["tilld.db-wal", "tilld.db-shm", "tilld.db", "tape"];
         for moved in 0..=olds.len() {
             let state_dir = TempDir::new().unwrap();
             let state_dir = state_dir.path();
-            fs::write(state_dir.join(NEXT), "new").unwrap();
+            for next in [NEXT, NEXT_TAPE] {
+                fs::write(state_dir.join(next), "new").unwrap();
+            }
             for old in &olds[moved..] {
                 fs::write(state_dir.join(old), old).unwrap();
             }
@@ -131,8 +184,24 @@ mod tests {
             for (aside, old) in aside.iter().zip(&olds[moved..]) {
                 assert_eq!(fs::read_to_string(aside).unwrap(), *old);
             }
-            assert_eq!(fs::read_to_string(database_path(state_dir)).unwrap(), "new");
+            for new in ["tilld.db", "tape"] {
+                assert_eq!(fs::read_to_string(state_dir.join(new)).unwrap(), "new");
+            }
             assert_eq!(finish(state_dir).unwrap(), Vec::<PathBuf>::new());
         }
+    }
+
+    #[test]
+    fn a_tape_without_its_database_takes_no_place() {
+        let state_dir = TempDir::new().unwrap();
+        let state_dir = state_dir.path();
+        let half = NextTape::begin(state_dir).unwrap();
+        fs::write(half.path().join("000001-2026-11-22.jsonl"), "half").unwrap();
+        // As when the power is cut.
+        std::mem::forget(half);
+        assert_eq!(finish(state_dir).unwrap(), Vec::<PathBuf>::new());
+        assert_eq!(fs::read_dir(state_dir).unwrap().count(), 0);
+        drop(NextTape::begin(state_dir).unwrap());
+        assert_eq!(fs::read_dir(state_dir).unwrap().count(), 0);
     }
 }

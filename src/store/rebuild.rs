@@ -16,8 +16,8 @@ use super::tape::{self, Line, Lines, Place, What};
 use super::verify::verify_with;
 use super::writer::is_of_one_row;
 use super::{
-    OpenError, OpenErrorKind, acts, agree, database_path, deliveries, lock, refusals, schema,
-    transaction,
+    OpenError, OpenErrorKind, acts, agree, births, database_path, deliveries, lock, refusals,
+    schema, transaction,
 };
 use crate::domain::contract::Mode;
 use crate::domain::provenance::Digest;
@@ -40,7 +40,11 @@ pub struct Rebuilt {
 /// lines told would be missing, unless `despite_damage`.
 pub fn rebuild(state_dir: &Path, mode: Mode, despite_damage: bool) -> Result<Rebuilt, OpenError> {
     let _lock = lock::take(state_dir)?;
-    rebuild_locked(state_dir, mode, despite_damage)
+    let mut moved_aside =
+        place::finish(state_dir).map_err(|error| OpenError::inaccessible(state_dir, error))?;
+    let mut rebuilt = rebuild_locked(state_dir, mode, despite_damage)?;
+    moved_aside.append(&mut rebuilt.moved_aside);
+    Ok(Rebuilt { moved_aside, ..rebuilt })
 }
 
 /// As [`rebuild`], for a caller that holds the lock.
@@ -108,7 +112,7 @@ pub fn present(state_dir: &Path) -> Option<Connection> {
 /// of later lines.
 fn ends_early(state_dir: &Path, last_line: i64) -> Option<String> {
     let old = present(state_dir)?;
-    let known = agree::last_line(&old).ok().filter(|known| *known > last_line)?;
+    let known = agree::last_line_of_books(&old).ok().filter(|known| *known > last_line)?;
     Some(format!("the old database tells of lines up to {known}, the tape ends with {last_line}"))
 }
 
@@ -121,9 +125,12 @@ fn fill(
     let unreadable = |error| OpenError::inaccessible(directory, error);
     let mut damage = Vec::new();
     let mut connection = schema::open_for_writing(path, mode, &mut |_| Ok(()))?;
+    births::forget(&connection)?;
     let mut batch = Vec::with_capacity(BATCH_LINES);
     let mut end = (0, Place { file: String::new(), start: 0, end: 0 }, Digest([0; 32]));
     let mut previous = end.2;
+    // Bad lines at the end: their numbers are not given again.
+    let mut bad = 0;
     for name in tape::files(directory).map_err(unreadable)? {
         for scanned in Lines::open(directory, &name, 0).map_err(unreadable)? {
             let scanned = scanned.map_err(unreadable)?;
@@ -132,8 +139,10 @@ fn fill(
                 // and there is no database to ask.
                 damage.push(format!("{name}: at byte {} stands no good line", scanned.place.start));
                 previous = scanned.digest;
+                bad += i64::from(scanned.is_whole);
                 continue;
             };
+            bad = 0;
             if line.number != end.0 + 1 || line.previous != previous {
                 damage.push(format!("{name}: line {} does not follow line {}", line.number, end.0));
             }
@@ -150,7 +159,7 @@ fn fill(
         let message = format!("there is no tape in {} to rebuild from", directory.display());
         return Err(OpenError::new(OpenErrorKind::Damaged, message));
     }
-    schema::begin_epoch(&connection, end.0 + 1)?;
+    births::begin_epoch(&connection, end.0 + bad + 1)?;
     agree::set_mark(&connection, (end.0, &end.1, end.2))?;
     Ok((connection, end.0, damage))
 }
@@ -164,7 +173,7 @@ fn write(
     let step = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for line in batch.drain(..) {
         let written = match line.what {
-            What::Store => check_birth(&line, mode)?,
+            What::Store => write_birth(&step, &line, mode)?,
             What::Collection => write_collection(&step, &line, mode),
             What::Refusal => write_refusal(&step, &line),
             What::Delivery => write_delivery(&step, &line),
@@ -186,7 +195,8 @@ fn write(
 }
 
 /// A tape of real money makes no sandbox, nor the other way round.
-fn check_birth(
+fn write_birth(
+    step: &Connection,
     line: &Line,
     mode: Mode,
 ) -> Result<Result<(), Box<dyn std::error::Error>>, OpenError> {
@@ -199,7 +209,7 @@ fn check_birth(
             );
             Err(OpenError::new(OpenErrorKind::Mismatch, message))
         }
-        Ok(_) => Ok(Ok(())),
+        Ok(birth) => Ok(births::insert(step, &birth, line.number).map_err(Into::into)),
         Err(invalid) => Ok(Err(invalid.into())),
     }
 }
@@ -243,6 +253,7 @@ mod tests {
         let mut lines: Vec<Line> = lines.filter_map(|scanned| scanned.unwrap().line).collect();
         let path = state_dir.join("new.db");
         let mut connection = schema::open_for_writing(&path, Mode::Live, &mut |_| Ok(())).unwrap();
+        births::forget(&connection).unwrap();
         // The only page that is left fills up in the middle of the batch.
         let pages: i64 = connection.query_one("PRAGMA page_count", [], |row| row.get(0)).unwrap();
         connection.pragma_update(None, "max_page_count", pages + 1).unwrap();

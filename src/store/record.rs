@@ -31,12 +31,14 @@ pub fn digest(canonical: &str) -> Digest {
 
 /// The birth of a database.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Birth {
     /// `live` or `sandbox`.
     pub mode: String,
     /// 8 hex digits.
     pub epoch: String,
+    /// When, in milliseconds since 1970, UTC.
+    pub at_ms: i64,
 }
 
 /// A refusal that was kept, with its number and the time when it first came.

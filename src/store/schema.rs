@@ -6,9 +6,8 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use rustix::fs::Access;
 
-use super::{OpenError, OpenErrorKind, WAL_BYTES_MAX, database_path};
+use super::{OpenError, OpenErrorKind, WAL_BYTES_MAX, births, database_path};
 use crate::domain::contract::Mode;
-use crate::system::entropy;
 
 /// "tild" in ASCII: `file` and other tools can tell whose database this is.
 const APPLICATION_ID: i32 = 0x7469_6c64;
@@ -192,32 +191,8 @@ fn check_version(connection: &Connection) -> Result<u8, OpenError> {
 }
 
 fn initialise(step: &Transaction<'_>, mode: Mode) -> Result<(), OpenError> {
-    step.execute(
-        "INSERT INTO store (id, mode, epoch, line) VALUES (1, ?1, ?2, 1)",
-        (mode.as_str(), new_epoch()?),
-    )?;
-    Ok(())
-}
-
-fn new_epoch() -> Result<String, OpenError> {
-    let epoch = entropy::bytes::<4>()
-        .map_err(|error| OpenError::new(OpenErrorKind::Inaccessible, error.to_string()))?;
-    Ok(format!("{:08x}", u32::from_be_bytes(epoch)))
-}
-
-/// Makes another database of this one, whose birth the tape's line of this number is to tell: its
-/// next collections are others than those that bore the same numbers before.
-///
-/// Head office knows nothing yet of the new epoch. That it once had everything makes what it says
-/// of it next a fall, so that what it lacks under the new numbers is queued again.
-pub fn begin_epoch(connection: &Connection, line: i64) -> Result<(), OpenError> {
-    connection.execute(
-        "UPDATE store SET epoch = ?1, line = ?2,
-             have = (SELECT coalesce(max(sequence), 0) FROM collection),
-             held = (SELECT count(*) FROM collection)",
-        (new_epoch()?, line),
-    )?;
-    Ok(())
+    step.execute("INSERT INTO store (id, mode) VALUES (1, ?1)", [mode.as_str()])?;
+    births::begin_epoch(step, 1)
 }
 
 fn check_mode(connection: &Connection, mode: Mode) -> Result<(), OpenError> {

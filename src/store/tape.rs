@@ -363,23 +363,8 @@ impl Tape {
     }
 
     fn format(&mut self, told: &Told) {
-        let start = self.pending.len();
-        let Told { line, at, what, record } = told;
-        let what = what.as_str();
-        let previous = self.last_digest;
-        let _ = write!(
-            self.pending,
-            "{{\"line\":{line},\"at\":\"{at}\",\"what\":\"{what}\",\"record\":{record},\
-             \"previous\":\"{previous}\""
-        );
-        // What `check` vouches for is hashed once for it and for the line.
-        let hash = Sha256::new_with_prefix(&self.pending[start..]);
-        let end = self.pending.len();
-        let _ = write!(self.pending, "{CHECK}{}\"}}", check(hash.clone()));
-        let hash = hash.chain_update(&self.pending[end..]);
-        self.last_digest = Digest(hash.finalize().into());
-        self.pending.push('\n');
-        self.pending_last = Some((*line, start));
+        self.pending_last = Some((told.line, self.pending.len()));
+        self.last_digest = write_line(&mut self.pending, told, self.last_digest);
     }
 
     fn complete(&mut self, today: BusinessDate) -> Result<(), AppendError> {
@@ -434,6 +419,32 @@ impl Tape {
         self.is_new_file_due = false;
         sync_directory(&self.directory).map_err(AppendError::Unknown)
     }
+}
+
+/// Writes a line behind the one with the digest `previous`, and gives its own.
+fn write_line(text: &mut String, told: &Told, previous: Digest) -> Digest {
+    let start = text.len();
+    let Told { line, at, what, record } = told;
+    let what = what.as_str();
+    let _ = write!(
+        text,
+        "{{\"line\":{line},\"at\":\"{at}\",\"what\":\"{what}\",\"record\":{record},\
+         \"previous\":\"{previous}\""
+    );
+    // What `check` vouches for is hashed once for it and for the line.
+    let hash = Sha256::new_with_prefix(&text[start..]);
+    let end = text.len();
+    let _ = write!(text, "{CHECK}{}\"}}", check(hash.clone()));
+    let hash = hash.chain_update(&text[end..]);
+    text.push('\n');
+    Digest(hash.finalize().into())
+}
+
+/// How long a line is that tells this, with its line feed.
+pub fn line_bytes(told: &Told) -> u64 {
+    let mut line = String::new();
+    write_line(&mut line, told, Digest([0; 32]));
+    line.len() as u64
 }
 
 fn refused(kind: io::ErrorKind) -> AppendError {

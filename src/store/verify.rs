@@ -12,12 +12,13 @@ use rusqlite::{Connection, ErrorCode};
 use super::acts::Deed;
 use super::closing::{self, ByChannel};
 use super::collections::EntryRow;
+use super::lineup::Lineup;
 use super::record;
 use super::takings::Days;
 use super::tape::{self, Line, Lines, What};
 use super::{
-    OpenError, OpenErrorKind, REBUILD, acts, agree, collections, deliveries, lock, outbox, rebuild,
-    refusals, schema, wal_path,
+    OpenError, OpenErrorKind, REBUILD, acts, agree, births, collections, deliveries, lock, outbox,
+    rebuild, refusals, schema, wal_path,
 };
 use crate::domain::amount::Amount;
 use crate::domain::collection::Collection;
@@ -205,30 +206,6 @@ fn in_words(found: rusqlite::Result<Vec<String>>) -> Vec<String> {
     bad.map(|message| format!("the database's file: {message}")).collect()
 }
 
-/// A tape has fewer lines than this; a number beyond it is not one of ours.
-const LINES_MAX: usize = 1 << 32;
-
-/// Which line numbers were seen, one bit each.
-#[derive(Default)]
-struct Lineup(Vec<u64>);
-
-impl Lineup {
-    fn add(&mut self, line: i64) {
-        let Some(line) = usize::try_from(line).ok().filter(|line| *line < LINES_MAX) else {
-            return;
-        };
-        if self.0.len() <= line / 64 {
-            self.0.resize(line / 64 + 1, 0);
-        }
-        self.0[line / 64] |= 1 << (line % 64);
-    }
-
-    fn has(&self, line: i64) -> bool {
-        let Ok(line) = usize::try_from(line) else { return false };
-        self.0.get(line / 64).is_some_and(|bits| bits & (1 << (line % 64)) != 0)
-    }
-}
-
 struct Check<'a> {
     connection: &'a Connection,
     days: Days,
@@ -326,8 +303,8 @@ impl Check<'_> {
     }
 
     fn check_birth(&self, line: &Line) -> rusqlite::Result<Option<String>> {
-        let (birth, row_line) = agree::birth(self.connection)?;
-        let differs = row_line == line.number && record::birth(&line.record) != Ok(birth);
+        let row = births::birth_in(self.connection, line.number)?;
+        let differs = row.map(Ok) != Some(record::birth(&line.record));
         Ok(differs.then(|| format!("line {} tells of another database", line.number)))
     }
 

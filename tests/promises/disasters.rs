@@ -196,7 +196,9 @@ fn a_branch_rebuilt_from_its_tape_has_a_new_epoch_and_head_office_all_of_it_once
     branch.collect(50);
     branch.stop();
     let epoch = |branch: &Branch| -> String {
-        database(&branch.site).query_row("SELECT epoch FROM store", [], |row| row.get(0)).unwrap()
+        database(&branch.site)
+            .query_row("SELECT epoch FROM birth ORDER BY line DESC", [], |row| row.get(0))
+            .unwrap()
     };
     let old = epoch(&branch);
     let rebuilt = branch.site.tilld(&["rebuild"]);

@@ -21,7 +21,9 @@ use crate::support::{Confirmation, Setup, authority, cipher};
 
 /// What a site's database calls its life.
 fn epoch(branch: &Branch) -> String {
-    database(&branch.site).query_row("SELECT epoch FROM store", [], |row| row.get(0)).unwrap()
+    database(&branch.site)
+        .query_row("SELECT epoch FROM birth ORDER BY line DESC", [], |row| row.get(0))
+        .unwrap()
 }
 
 /// Up to which number head office has everything of this epoch.

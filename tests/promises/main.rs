@@ -82,6 +82,9 @@ mod tape_damage;
 mod backup;
 
 #[cfg(test)]
+mod restore;
+
+#[cfg(test)]
 mod acts;
 
 #[cfg(test)]

@@ -163,7 +163,15 @@ fn a_damaged_end_of_the_tape_is_completed_from_the_database_also_after_a_clean_s
         let last = lines(state.clone().tape()).pop().unwrap().len();
         let mut changed = state.clone();
         changed.tape()[length - last + 50] ^= 1;
-        let mut cases = vec![(changed, "last line changed".to_owned())];
+        let mut split = state.clone();
+        split.tape()[length - last + 50] = b'\n';
+        let mut joined = changed.clone();
+        joined.tape()[length - last - 1] = b' ';
+        let mut cases = vec![
+            (changed, "last line changed".to_owned()),
+            (split, "last line made two".to_owned()),
+            (joined, "last two lines made one".to_owned()),
+        ];
         for cut in [1, last / 2, last, last + 1, 100 * last, length - 1, length] {
             let mut state = state.clone();
             state.tape().truncate(length - cut);
@@ -254,6 +262,19 @@ fn a_missing_file_is_named_or_completed_and_no_collection_is_lost() {
     daemon.stop();
     let verified = site.verify();
     assert_eq!(verified.code, Some(0), "{verified:?}");
+}
+
+#[test]
+fn a_damaged_end_of_the_tape_is_completed_also_behind_an_empty_new_file() {
+    let mut state = stopped();
+    let length = state.tape().len();
+    state.tape()[length - 50] ^= 1;
+    let site = state.site();
+    fs::write(site.state_dir().join("tape/000002-2020-01-01.jsonl"), "").unwrap();
+    let daemon = site.start();
+    assert_agreement(&site, "up");
+    daemon.stop();
+    assert_agreement(&site, "down");
 }
 
 #[test]

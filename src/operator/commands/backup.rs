@@ -159,7 +159,7 @@ pub fn restore(config: &Config, name: &str, despite_loss: bool) -> Result<(), Fa
         writeln!(out, "moved aside: {}", path.display())?;
     }
     for file in &restored.tape_files {
-        writeln!(out, "the tape's file {file} was missing and comes from the backup")?;
+        writeln!(out, "the tape's file {file} comes from the backup")?;
     }
     writeln!(out, "backup {name} is in place: {} collections", restored.collections)?;
     if restored.is_tape_lost {

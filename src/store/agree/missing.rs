@@ -3,15 +3,13 @@
 //! There may be millions, after a tape was lost: they are remembered by their rows, and what they
 //! tell is read when it is written. Writes nothing itself.
 
-use std::collections::HashSet;
-
 use rusqlite::Connection;
 
-use super::{AgreeError, Mark, birth};
+use super::{AgreeError, Mark};
 use crate::domain::time::AcceptedAt;
+use crate::store::lineup::Lineup;
 use crate::store::tape::{Told, What};
-use crate::store::{acts, collections, deliveries, record, refusals};
-use crate::system::clock;
+use crate::store::{acts, births, collections, deliveries, record, refusals};
 use crate::system::watchdog::Pulse;
 
 /// Rows read at a time.
@@ -31,7 +29,7 @@ pub struct Missing {
 /// What a missing line is to tell of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The database's birth.
+    /// A birth of the database.
     Birth,
     /// A collection.
     Collection,
@@ -45,18 +43,19 @@ pub enum Kind {
 pub(super) fn behind(
     connection: &Connection,
     mark: &Mark,
-    seen: &HashSet<i64>,
+    seen: &Lineup,
     pulse: &Pulse,
 ) -> Result<Vec<Missing>, AgreeError> {
     let mut missing = Vec::new();
     let mut found = |line, kind, row| {
         pulse.beat();
-        if line > mark.line && !seen.contains(&line) {
+        if line > mark.line && !seen.has(line) {
             missing.push(Missing { line, kind, row });
         }
     };
-    let (_, line) = birth(connection)?;
-    found(line, Kind::Birth, line);
+    for line in births::lines_after(connection, mark.line)? {
+        found(line, Kind::Birth, line);
+    }
     let mut after = mark.sequence;
     loop {
         let page = collections::page_after(connection, after, PAGE_ROWS)?;
@@ -102,11 +101,10 @@ fn told_by_row(connection: &Connection, missing: Missing) -> Result<Told, AgreeE
     let Missing { line, kind, row } = missing;
     let told = |what, at, record| Some(Told { line, at, what, record });
     let found = match kind {
-        Kind::Birth => {
-            let (birth, _) = birth(connection)?;
-            let now = AcceptedAt::new(clock::now());
-            told(What::Store, now, record::of_birth(&birth))
-        }
+        Kind::Birth => births::birth_in(connection, line)?.and_then(|birth| {
+            let at = AcceptedAt::from_unix_ms(birth.at_ms).ok()?;
+            told(What::Store, at, record::of_birth(&birth))
+        }),
         Kind::Collection => collections::by_sequence(connection, row)?
             .and_then(|row| told(What::Collection, row.entry.accepted_at, row.canonical)),
         Kind::Refusal => refusals::by_id(connection, row)?

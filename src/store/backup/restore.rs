@@ -1,27 +1,24 @@
 //! Puts a backup in the database's place and completes it from what the tape has beyond it.
 //!
-//! The daemon must be stopped. Deletes nothing: the old database is moved aside, and the tape that
-//! is there stays and gets only the files that it lacks.
+//! The daemon must be stopped. Deletes nothing: the old database is moved aside, and so is the old
+//! tape when the backup tells what it lacks. A power cut leaves the old state or the new one.
+
+mod told;
 
 use std::collections::HashSet;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-
-use rusqlite::Connection;
 
 use super::{Name, Progress, check, count, want_room};
 use crate::domain::contract::Mode;
-use crate::domain::time::AcceptedAt;
-use crate::store::place::{self, Unfinished};
-use crate::store::record;
-use crate::store::tape::{self, Line, Lines, What};
+use crate::store::place::{self, NextTape, Unfinished};
+use crate::store::tape::{self, Lines, What};
 use crate::store::{
-    OpenError, OpenErrorKind, agree, database_path, lock, rebuild, schema, sync_directory,
+    OpenError, OpenErrorKind, agree, births, database_path, lock, rebuild, schema, sync_directory,
 };
-use crate::system::clock;
 use crate::system::watchdog::Pulse;
+use told::{BOOKS, Told, lines_in};
 
 /// What was done.
 #[derive(Debug)]
@@ -62,7 +59,9 @@ pub fn restore(
         );
         return Err(OpenError::new(OpenErrorKind::Damaged, message));
     }
-    let loss = loss(state_dir, &backup)?;
+    let told = Told::in_database(&schema::open_of_any_age(&backup)?.0);
+    let on_tape = Told::on_tape(&tape::directory(state_dir)).map_err(inaccessible)?;
+    let loss = loss(state_dir, &told, &on_tape);
     if let Some(loss) = loss.as_ref().filter(|_| !despite_loss) {
         let message = format!(
             "{loss}; nothing was changed. Start the daemon: it completes the tape from the \
@@ -71,78 +70,65 @@ pub fn restore(
         );
         return Err(OpenError::new(OpenErrorKind::Damaged, message));
     }
+    let is_other = is_other_tape(&on_tape, &told, state_dir)?;
     check_room(&backup, state_dir, disk_reserve)?;
     let next = Unfinished::begin(state_dir, place::RESTORING).map_err(inaccessible)?;
     fs::copy(database_path(&backup), next.path())
         .map_err(|error| OpenError::inaccessible(next.path(), error))?;
     let mut database = schema::open_for_writing(next.path(), mode, &mut |_| Ok(()))?;
     let collections = count(&database)?;
-
-    let backup_tape = tape::directory(&backup);
-    moved_aside.extend(move_other_tape(state_dir, &database, &backup_tape)?);
-    let tape_files = complete_tape(&backup_tape, state_dir).map_err(inaccessible)?;
-    let tape_directory = tape::directory(state_dir);
-    agree::forget_lost_mark(&database, &tape_directory)?;
+    births::forget_untold(&database)?;
     let known_line = agree::last_line(&database)?;
-    let agreed = agree::agree(&mut database, &tape_directory, &Pulse::default());
+
+    // All of it on a tape of its own: a power cut before the exchange leaves the old one as it was.
+    let next_tape = NextTape::begin(state_dir).map_err(inaccessible)?;
+    let directory = next_tape.path();
+    let present = Some(&on_tape).filter(|_| !is_other);
+    let tape_files = lay_tape(&tape::directory(&backup), state_dir, present, &directory)
+        .map_err(inaccessible)?;
+    agree::forget_lost_mark(&database, &directory)?;
+    let agreed = agree::agree(&mut database, &directory, &Pulse::default());
     let (tape, report) = agreed.map_err(|error| refused(&error, name))?;
     let is_tape_lost = tape.last_line() < known_line;
     let last_line = tape.last_line().max(agree::last_line(&database)?);
     let mut damage = checked.differences;
     damage.extend(report.damage);
     damage.extend(loss);
-    schema::begin_epoch(&database, last_line + 1)?;
+    births::begin_epoch(&database, last_line + 1)?;
     let completed = count(&database)? - collections;
     database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     database.close().map_err(|(_, error)| error)?;
+    sync_directory(&directory).map_err(inaccessible)?;
+    // Without news it goes: what became of the tape's end there, the next start does here.
+    let _next_tape = (is_other || !tape_files.is_empty()).then_some(next_tape);
     moved_aside.extend(place::put(state_dir, next.path()).map_err(inaccessible)?);
     Ok(Restored { collections, completed, is_tape_lost, tape_files, damage, moved_aside })
 }
 
 /// What the present database, if it can be read, has and neither backup nor tape has, in words.
-fn loss(state_dir: &Path, backup: &Path) -> Result<Option<String>, OpenError> {
-    let Some(present) = rebuild::present(state_dir) else { return Ok(None) };
-    let (backup, _) = schema::open_of_any_age(backup)?;
-    let mut last_line = agree::last_line(&backup)?;
-    let mut lines = lines_without_row(&present, &backup)?;
-    let directory = tape::directory(state_dir);
-    let unreadable = |error| OpenError::inaccessible(&directory, error);
-    for name in tape::files(&directory).map_err(unreadable)? {
-        for scanned in Lines::open(&directory, &name, 0).map_err(unreadable)? {
-            if let Some(line) = scanned.map_err(unreadable)?.line {
-                lines.remove(&line.number);
-                last_line = last_line.max(line.number);
-            }
-        }
-    }
-    let known = agree::last_line(&present).unwrap_or_default();
-    if lines.is_empty() && known <= last_line {
-        return Ok(None);
-    }
-    Ok(Some(format!(
-        "{} collections and {} lines are in the present database only: it tells of lines up to \
-         {known}, backup and tape end with {last_line}",
-        lines.len(),
-        usize::try_from(known - last_line).unwrap_or_default().max(lines.len()),
-    )))
-}
-
-/// The lines of the collections that only the present database has, as far as it can be read.
-fn lines_without_row(present: &Connection, backup: &Connection) -> rusqlite::Result<HashSet<i64>> {
-    let mut lines = HashSet::new();
-    let mut is_there =
-        backup.prepare("SELECT EXISTS (SELECT 1 FROM collection WHERE sequence = ?1)")?;
-    let Ok(mut collections) = present.prepare("SELECT sequence, line FROM collection") else {
-        return Ok(lines);
+fn loss(state_dir: &Path, backup: &Told, on_tape: &Told) -> Option<String> {
+    let present = rebuild::present(state_dir)?;
+    let told = Told::in_database(&present);
+    let others = [backup, on_tape].map(|other| (other, told.parts_from(other)));
+    let is_elsewhere = |line: &i64| {
+        others.iter().any(|(other, parted)| {
+            other.lines.has(*line) && parted.is_none_or(|parted| *line < parted)
+        })
     };
-    let mut rows = collections.query([])?;
-    while let Ok(Some(row)) = rows.next() {
-        let (Ok(sequence), Ok(line)) = (row.get::<_, i64>(0), row.get(1)) else { continue };
-        if !is_there.query_row([sequence], |row| row.get(0))? {
-            lines.insert(line);
-        }
+    let [collections, others @ ..] = BOOKS
+        .map(|table| lines_in(&present, table).into_iter().filter(|line| !is_elsewhere(line)))
+        .map(Iterator::count);
+    let lines = collections + others.iter().sum::<usize>();
+    let last_line = backup.last_line.max(on_tape.last_line);
+    let known = agree::last_line_of_books(&present).unwrap_or_default();
+    if lines == 0 && known <= last_line {
+        return None;
     }
-    Ok(lines)
+    Some(format!(
+        "{collections} collections and {} lines are in the present database only: it tells of \
+         lines up to {known}, backup and tape end with {last_line}",
+        usize::try_from(known - last_line).unwrap_or_default().max(lines),
+    ))
 }
 
 fn refused(error: &agree::AgreeError, name: Name) -> OpenError {
@@ -157,49 +143,23 @@ fn refused(error: &agree::AgreeError, name: Name) -> OpenError {
     OpenError::new(kind, message)
 }
 
-/// A machine that was set up anew has begun a tape of its own, which does not go on from the
-/// backup. It is moved aside when it tells of nothing; else a person must decide.
-fn move_other_tape(
-    state_dir: &Path,
-    database: &Connection,
-    backup_tape: &Path,
-) -> Result<Option<PathBuf>, OpenError> {
+/// Whether the tape is another one than that from which the backup was made, or parts from it: a
+/// machine that was set up anew has begun one of its own. When it tells of nothing it is moved
+/// aside; else a person must decide.
+fn is_other_tape(on_tape: &Told, backup: &Told, state_dir: &Path) -> Result<bool, OpenError> {
+    let Some(parted) = on_tape.parts_from(backup) else { return Ok(false) };
     let directory = tape::directory(state_dir);
     let inaccessible = |error| OpenError::inaccessible(&directory, error);
-    let Some(present) = first_line(&directory).map_err(inaccessible)? else { return Ok(None) };
-    // The first line tells of the first database, whose epoch no other tape has.
-    let (birth, birth_line) = agree::birth(database)?;
-    let ours = if let Some(first) = first_line(backup_tape).map_err(inaccessible)? {
-        first.record
-    } else if birth_line == present.number {
-        record::of_birth(&birth)
-    } else {
-        return Ok(None);
-    };
-    if ours == present.record {
-        return Ok(None);
-    }
     if tells_of_something(&directory).map_err(inaccessible)? {
         let message = format!(
-            "the tape in {} is not the one that this backup belongs to, and tells of collections \
-             of its own; nothing was changed. Restore into another state_dir, or move the \
-             directory away yourself and keep it",
+            "the tape in {} is not the one that this backup belongs to (from line {parted} on), \
+             and tells of collections of its own; nothing was changed. Restore into another \
+             state_dir, or move the directory away yourself and keep it",
             directory.display()
         );
         return Err(OpenError::new(OpenErrorKind::Damaged, message));
     }
-    let stamp = AcceptedAt::new(clock::now()).unix_ms().unsigned_abs();
-    let aside = place::free_name(state_dir, "tape", stamp.into());
-    fs::rename(&directory, &aside).map_err(inaccessible)?;
-    sync_directory(state_dir).map_err(inaccessible)?;
-    Ok(Some(aside))
-}
-
-/// The line with the number 1, when it is there and good.
-fn first_line(directory: &Path) -> io::Result<Option<Line>> {
-    let Some(first) = tape::files(directory)?.into_iter().next() else { return Ok(None) };
-    let scanned = Lines::open(directory, &first, 0)?.next().transpose()?;
-    Ok(scanned.and_then(|scanned| scanned.line).filter(|line| line.number == 1))
+    Ok(true)
 }
 
 /// Whether anything stands on a tape but that databases were made.
@@ -214,14 +174,16 @@ fn tells_of_something(directory: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Wants room for the copy and for the tape's files that come with it, beside the daemon's reserve:
-/// out of that comes what is then completed from the tape.
+/// Wants room for the copy and for the tape's files that may come with it, beside the daemon's
+/// reserve: out of that comes what is then completed from the tape.
 fn check_room(backup: &Path, state_dir: &Path, disk_reserve: u64) -> Result<(), OpenError> {
     let bytes = || {
-        let backup_tape = tape::directory(backup);
+        let [ours, theirs] = [backup, state_dir].map(tape::directory);
         let mut bytes = fs::metadata(database_path(backup))?.len();
-        for name in missing(&backup_tape, &tape::directory(state_dir))? {
-            bytes += fs::metadata(backup_tape.join(name))?.len();
+        for name in tape::files(&ours)? {
+            let length = fs::metadata(ours.join(&name))?.len();
+            let is_there = fs::metadata(theirs.join(name)).is_ok_and(|file| file.len() == length);
+            bytes += if is_there { 0 } else { length };
         }
         io::Result::Ok(bytes)
     };
@@ -234,30 +196,68 @@ fn check_room(backup: &Path, state_dir: &Path, disk_reserve: u64) -> Result<(), 
     )
 }
 
-/// The backup's files that the tape lacks.
-fn missing(backup_tape: &Path, directory: &Path) -> io::Result<Vec<String>> {
-    let mut names = tape::files(backup_tape)?;
-    names.retain(|name| !directory.join(name).exists());
-    Ok(names)
+/// Lays out a tape of the present one, unless that is another one, and of the backup's closed files
+/// that tell what it lacks. Gives their names.
+fn lay_tape(
+    backup_tape: &Path,
+    state_dir: &Path,
+    present: Option<&Told>,
+    next: &Path,
+) -> io::Result<Vec<String>> {
+    let directory = tape::directory(state_dir);
+    let mut names = if present.is_some() { tape::files(&directory)? } else { Vec::new() };
+    let last = names.pop();
+    for name in &names {
+        if fs::hard_link(directory.join(name), next.join(name)).is_err() {
+            copy(&directory, name, next)?;
+        }
+    }
+    // It is written to, and its end may be set aside.
+    last.iter().try_for_each(|name| copy(&directory, name, next))?;
+    let mut taken = Vec::new();
+    for name in tape::files(backup_tape)? {
+        if tells_more(backup_tape, next, &name, present)? {
+            match fs::remove_file(next.join(&name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => copy(backup_tape, &name, next)?,
+            }
+            taken.push(name);
+        }
+    }
+    Ok(taken)
 }
 
-/// Copies the closed files that the tape lacks; those that are there stay as they are.
-fn complete_tape(backup_tape: &Path, state_dir: &Path) -> io::Result<Vec<String>> {
-    let directory = tape::directory(state_dir);
-    if !directory.is_dir() {
-        DirBuilder::new().mode(0o750).create(&directory)?;
-        sync_directory(state_dir)?;
-    }
-    let names = missing(backup_tape, &directory)?;
-    for name in &names {
-        let new = directory.join(format!("{name}.new"));
-        let copied = fs::copy(backup_tape.join(name), &new).and_then(|_| File::open(&new));
-        if let Err(error) = copied.and_then(|file| file.sync_all()) {
-            let _ = fs::remove_file(&new);
-            return Err(error);
+fn copy(from: &Path, name: &str, to: &Path) -> io::Result<()> {
+    fs::copy(from.join(name), to.join(name))?;
+    File::open(to.join(name))?.sync_all()
+}
+
+/// Whether a backup's file tells all that the tape's file of this name tells, if there is one, and
+/// beyond it only what stands nowhere on the tape. One that was lost and written anew from the
+/// database tells the same in other files.
+fn tells_more(
+    backup_tape: &Path,
+    directory: &Path,
+    name: &str,
+    present: Option<&Told>,
+) -> io::Result<bool> {
+    let mut theirs = HashSet::new();
+    if directory.join(name).exists() {
+        for scanned in Lines::open(directory, name, 0)? {
+            let scanned = scanned?;
+            theirs.extend(scanned.line.map(|_| scanned.digest.0));
         }
-        fs::rename(new, directory.join(name))?;
     }
-    sync_directory(&directory)?;
-    Ok(names)
+    let mut has_more = false;
+    for scanned in Lines::open(backup_tape, name, 0)? {
+        let scanned = scanned?;
+        let Some(line) = scanned.line else { continue };
+        if !theirs.remove(&scanned.digest.0) {
+            if present.is_some_and(|present| present.lines.has(line.number)) {
+                return Ok(false);
+            }
+            has_more = true;
+        }
+    }
+    Ok(has_more && theirs.is_empty())
 }

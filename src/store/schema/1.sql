@@ -2,10 +2,6 @@
 CREATE TABLE store (
     id    INTEGER PRIMARY KEY CHECK (id = 1),
     mode  TEXT NOT NULL CHECK (mode IN ('live', 'sandbox')),
-    -- Made with the database; sequences of another epoch are other sequences.
-    epoch TEXT NOT NULL CHECK (length(epoch) = 8),
-    -- The line on the tape that tells of this row.
-    line  INTEGER NOT NULL,
     -- Head office last said that it has everything up to this number, and so many in all.
     have  INTEGER NOT NULL DEFAULT 0,
     held  INTEGER NOT NULL DEFAULT 0,
@@ -18,6 +14,14 @@ CREATE TABLE store (
     agreed_digest   BLOB NOT NULL DEFAULT (zeroblob(32)) CHECK (length(agreed_digest) = 32),
     agreed_sequence INTEGER NOT NULL DEFAULT 0,
     agreed_refusal  INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- Each time that this database was made: new, from the tape, or from a backup. Sequences of another
+-- epoch are other sequences; it is in the last one.
+CREATE TABLE birth (
+    line  INTEGER PRIMARY KEY, -- on the tape
+    epoch TEXT NOT NULL CHECK (length(epoch) = 8),
+    at    INTEGER NOT NULL
 ) STRICT;
 
 -- Every collection that was answered 1000. Rows are written once and never changed.
