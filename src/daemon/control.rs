@@ -33,7 +33,7 @@ use crate::relay;
 use crate::skypay::answer::Answer;
 use crate::skypay::request::{Terms, kept_confirmation};
 use crate::store::reader::Reader;
-use crate::store::{Accept, Accepted, Again, Reopened, Store, Unavailable, Waiting};
+use crate::store::{Accept, Accepted, Again, Refused, Reopened, Store, Unavailable, Waiting};
 use crate::system::clock;
 
 /// People and their scripts, each with one question.
@@ -373,11 +373,11 @@ fn kept(reader: &Reader, refusal: i64) -> Result<(Confirmation, Provenance), Fai
             format!("no kept refusal has the number {refusal}; `tilld refusals` lists them");
         return Err(Failure::new(Exit::NotFound, message));
     };
-    let provenance = kept.refused.provenance;
+    let Refused { provenance, text, flags, .. } = kept.refused;
     // Whoever accepts it knows better than the list of prefixes whether that cash was taken.
     let mode = if provenance.branch.is_some() { Mode::Live } else { reader.mode()? };
     let terms = Terms { mode, prefixes: &[] };
-    let confirmation = kept_confirmation(&kept.refused.text, &terms).map_err(|lacking| {
+    let mut confirmation = kept_confirmation(&text, &terms).map_err(|lacking| {
         let message = format!(
             "refusal:{refusal} cannot be accepted, because what came is no whole confirmation: {}; \
              have the till send it correctly under the same receipt, or write a note beside it",
@@ -385,6 +385,8 @@ fn kept(reader: &Reader, refusal: i64) -> Result<(Confirmation, Provenance), Fai
         );
         Failure::new(Exit::BadData, message)
     })?;
+    // What was unusual then is seen no more: the text was cut, the other till's day is over.
+    flags.iter().for_each(|flag| confirmation.flags.raise(flag));
     Ok((confirmation, provenance))
 }
 

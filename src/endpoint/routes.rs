@@ -219,7 +219,7 @@ impl Endpoint {
             Some(_) => Rule::Relayed,
             None => Rule::Policy(rules.contracts),
         };
-        let collection = confirmation.collection.clone();
+        let (collection, flags) = (confirmation.collection.clone(), confirmation.flags);
         let waiting = self.store.record(confirmation, provenance.clone(), rule)?;
         let recorded = waiting.await.unwrap_or(Err(Unavailable::Failed))?;
         let took = started.elapsed();
@@ -234,7 +234,9 @@ impl Endpoint {
                 log_collection(&reply, &collection, provenance, receipt.sequence(), took);
                 Judged { held: receipt.held(), ..Judged::new(reply) }
             }
-            Recorded::Conflict { field, first } => Judged::new(Reply::conflict(field, &first)),
+            Recorded::Conflict { field, first } => {
+                Judged { flags, ..Judged::new(Reply::conflict(field, &first)) }
+            }
             Recorded::AlreadyPaid { flags } => {
                 Judged { flags, ..Judged::new(Reply::already_paid()) }
             }

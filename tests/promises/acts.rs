@@ -635,6 +635,18 @@ fn an_accepted_refusal_of_a_closed_day_is_late_and_one_of_an_unknown_prefix_is_t
 }
 
 #[test]
+fn what_was_unusual_about_a_refusal_is_told_of_the_collection_that_it_becomes() {
+    let site = Setup::live().prepare();
+    let daemon = site.start();
+    let confirmation = taken(1, "100.00", &day(0), "10");
+    assert_eq!(daemon.code(&confirmation), "1000");
+    let other = confirmation.raw("amount", "100.10").with("remarks", "x".repeat(5000));
+    assert_eq!(daemon.code(&other), "2005");
+    assert_eq!(accepted(&site, "1"), "refusal:1 is collection:2 now\n");
+    assert_eq!(flags(&site.all()[0]), ["unknown-fields-dropped", "accepted"]);
+}
+
+#[test]
 fn what_cannot_be_accepted_leaves_nothing_and_it_is_said_why() {
     let site = Setup::live().prepare();
     let daemon = site.start();
