@@ -36,6 +36,14 @@ struct Books {
     came: Vec<Sequence>,
     /// What it never takes.
     poison: BTreeSet<Sequence>,
+    /// After so many it answers nobody.
+    silent_after: Option<usize>,
+}
+
+impl Books {
+    fn is_silent(&self) -> bool {
+        self.silent_after.is_some_and(|count| self.came.len() >= count)
+    }
 }
 
 impl Office {
@@ -48,6 +56,9 @@ impl Upstream for Office {
     async fn deliver(&self, outgoing: &upstream::Outgoing) -> upstream::Tried {
         if !self.latency.is_zero() {
             tokio::time::sleep(self.latency).await;
+        }
+        if self.books().is_silent() {
+            pending::<()>().await;
         }
         let mut books = self.books();
         let sequence = outgoing.sequence.sequence;
@@ -213,6 +224,7 @@ async fn a_loss_at_head_office_is_seen_again_when_the_process_ends_as_soon_as_it
     branch.record(4).await;
     let office = Office::default();
     office.books().has = [1].into();
+    office.books().silent_after = Some(1);
     let (store, path) = (branch.store.clone(), branch.state_dir.path());
     let (state, relay) = Relay::new(store, path, office.clone(), 4).unwrap();
     let has_heard = async {
@@ -228,6 +240,7 @@ async fn a_loss_at_head_office_is_seen_again_when_the_process_ends_as_soon_as_it
     // As after SIGKILL: what the writer had in its queue may be done, and no more.
     let branch = branch.harmed(|_| {});
     assert_eq!(office.books().came, [4]);
+    office.books().silent_after = None;
     branch.relay(&office);
     branch.reaches(&office, &[1, 2, 3, 4]).await;
 }
