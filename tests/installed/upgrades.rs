@@ -50,6 +50,28 @@ fn an_upgrade_with_a_faulty_configuration_fails_while_the_old_daemon_serves_on()
 }
 
 #[test]
+fn an_upgrade_checks_the_configuration_that_a_drop_in_names_and_no_other() {
+    let machine = Machine::serving();
+    machine.sh("cp -a /etc/tilld /etc/elsewhere && mkdir -p /etc/systemd/system/tilld.service.d");
+    machine.write(
+        "/etc/systemd/system/tilld.service.d/elsewhere.conf",
+        "[Service]\nExecStart=\nExecStart=tilld serve --config /etc/elsewhere/tilld.toml\n",
+    );
+    machine.sh("systemctl daemon-reload && systemctl restart tilld");
+    machine.append("/etc/tilld/tilld.toml", "nonsense = 1\n");
+    let pid = machine.main_pid();
+    with_newer_package(&machine);
+    machine.sh(UPGRADE);
+    let upgraded = machine.main_pid();
+    assert_ne!(upgraded, pid);
+
+    machine.append(&BRANCH_FILE.replace("/etc/tilld", "/etc/elsewhere"), "nonsense = 1\n");
+    let ran = machine.run("dpkg-reconfigure tilld 2>&1");
+    assert!(ran.code != Some(0) && ran.stdout.contains("elsewhere"), "{ran:?}");
+    assert_eq!(machine.main_pid(), upgraded);
+}
+
+#[test]
 fn an_upgrade_asks_nothing_about_a_configuration_that_was_edited() {
     let machine = Machine::serving();
     machine.append("/etc/tilld/tilld.toml", "\n# edited here\n");
