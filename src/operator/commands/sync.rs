@@ -11,7 +11,7 @@ use crate::domain::decision::Sequence;
 use crate::operator::cli::{Output, SyncCommand};
 use crate::operator::control::{self, Reply, Request, Which};
 use crate::operator::output::{Column, Member, Printer, Row, note, number, row_of, text, told};
-use crate::operator::snapshot::{LinkState, Snapshot, counted};
+use crate::operator::snapshot::{Link, LinkState, Snapshot, counted};
 use crate::operator::{Exit, Failure};
 use crate::store::Branch;
 use crate::store::reader::{HeadOffice, Listed, PAGE_ROWS, Reader};
@@ -83,6 +83,7 @@ fn on_what_line(snapshot: &Snapshot) -> String {
         Some(link) if link.state != LinkState::Up => {
             format!("; {}: {}", snapshot.line_words(link), link.trouble)
         }
+        Some(Link { paused: Some(paused), .. }) => format!("; nothing is sent: {paused}"),
         _ => String::new(),
     }
 }
@@ -182,3 +183,20 @@ const BRANCH: &[Member<Branch>] = &[
     ("overpaid", |branch| branch.overpaid.into()),
     ("possible_doubles", |branch| branch.possible_doubles.into()),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::snapshot::tests::{calm, with_link};
+
+    #[test]
+    fn what_keeps_collections_waiting_is_told() {
+        assert_eq!(on_what_line(&calm()), "");
+        let down = on_what_line(&with_link(LinkState::Down));
+        assert_eq!(down, "; line down since 10:12: connection refused by 10.1.0.1:8443");
+        let mut paused = calm();
+        let link = paused.head_office.as_mut().and_then(|office| office.link.as_mut()).unwrap();
+        link.paused = Some("the writer has too much to do".to_owned());
+        assert_eq!(on_what_line(&paused), "; nothing is sent: the writer has too much to do");
+    }
+}
