@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -21,13 +22,21 @@ use crate::Outcome;
 const WAITING_MAX: usize = 2048;
 
 /// A directory with a state directory of so many collections, made when it is not there yet, and
-/// not to be written to: it is there for the next time, too.
+/// not to be written to: it is there for the next time, too, as long as the schema stays the same.
 pub fn stocked(place: &Path, collections: u64) -> Outcome<PathBuf> {
-    let directory = place.join(format!("stock-{collections}"));
+    let mut schema = DefaultHasher::new();
+    include_str!("../../src/store/schema/1.sql").hash(&mut schema);
+    let name = format!("stock-{collections}");
+    let directory = place.join(format!("{name}-{:016x}", schema.finish()));
     if !directory.exists() {
         let unfinished = place.join("stock-unfinished");
-        if unfinished.exists() {
-            fs::remove_dir_all(&unfinished)?;
+        fs::create_dir_all(place)?;
+        for entry in fs::read_dir(place)? {
+            let other = entry?.path();
+            let is_old = other.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&name));
+            if is_old || other == unfinished {
+                fs::remove_dir_all(other)?;
+            }
         }
         fs::create_dir_all(unfinished.join("state"))?;
         let (store, writing) = open(&unfinished.join("state"))?;
