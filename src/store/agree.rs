@@ -145,14 +145,24 @@ pub fn agree(
         report.damaged(reason);
         mark = Mark::default();
     }
-    let mut seen = Lineup::default();
+    let (mut seen, mut births_told) = (Lineup::default(), Lineup::default());
     let step = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mode = mode(&step)?;
     let mut behind = read_behind(&mark, directory, &mut report, |line, report| {
         pulse.beat();
         seen.add(line.number);
+        if line.what == What::Store {
+            births_told.add(line.number);
+        }
         complete_row(&step, line, mode, report)
     })?;
+    for line in births::lines_after(&step, mark.line)? {
+        if seen.has(line) && !births_told.has(line) {
+            // It was not told yet, and the tape goes on with something else.
+            let last = behind.end.line.max(last_line(&step)?);
+            births::renumber(&step, line, last + 1)?;
+        }
+    }
     step.commit()?;
     report.lines_missing = missing::behind(connection, &mark, &seen, pulse)?;
     report_holes(mark.line..behind.end.line, &seen, &mut report);
@@ -257,21 +267,20 @@ pub fn ends_at_mark(connection: &Connection, directory: &Path) -> Result<bool, A
     Ok(end && mark.sequence == collections::last_sequence(connection)?)
 }
 
-/// The number of the last line that a row of the database has.
+/// The number of the last line that a row of the database has, or its mark.
 pub fn last_line(connection: &Connection) -> rusqlite::Result<i64> {
-    let last = last_line_of_books(connection)?;
+    let last = last_line_of_books(connection)?.max(mark(connection)?.line);
     Ok(births::lines_after(connection, last)?.pop().unwrap_or(last))
 }
 
-/// The same, births aside: one that is not on the tape yet tells of nothing that could be lost.
+/// The same of the books alone: births and marks tell of nothing that could be lost.
 pub fn last_line_of_books(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row(
         "SELECT max(
-             agreed_line,
              coalesce((SELECT line FROM collection ORDER BY sequence DESC LIMIT 1), 0),
              coalesce((SELECT line FROM refusal ORDER BY id DESC LIMIT 1), 0),
              coalesce((SELECT max(line) FROM delivery), 0),
-             coalesce((SELECT max(line) FROM act), 0)) FROM store",
+             coalesce((SELECT max(line) FROM act), 0))",
         [],
         |row| row.get(0),
     )
@@ -288,17 +297,8 @@ struct Behind {
     end: End,
     /// Files in which something stands behind the mark.
     changed: Vec<String>,
-    /// What is no good line at the end of the last file.
-    tail: Tail,
-}
-
-/// The end of a file behind its last good line.
-#[derive(Default)]
-struct Tail {
-    /// Bad stretches that end with a line feed: they may have been acknowledged.
-    whole: Vec<Scanned>,
-    /// Whether something follows that does not.
-    is_torn: bool,
+    /// What is no good line behind the last good one.
+    tail: Vec<Scanned>,
 }
 
 /// Reads the good lines behind the mark.
@@ -310,19 +310,18 @@ fn read_behind(
 ) -> Result<Behind, AgreeError> {
     let file = (mark.place.file.clone(), mark.place.end);
     let end = End { line: mark.line, place: mark.place.clone(), digest: mark.digest, file };
-    let mut behind = Behind { end, changed: Vec::new(), tail: Tail::default() };
+    let mut behind = Behind { end, changed: Vec::new(), tail: Vec::new() };
     for name in tape::files(directory)?.into_iter().filter(|name| *name >= mark.place.file) {
         let start = if name == mark.place.file { mark.place.end } else { 0 };
         behind.end.file = (name.clone(), start);
         for scanned in Lines::open(directory, &name, start)? {
             let scanned = scanned?;
             // An empty file behind them does not make them older.
-            if behind.tail.whole.last().is_some_and(|bad| bad.place.file != name) {
+            if behind.tail.last().is_some_and(|bad| bad.place.file != name) {
                 report_bad(&mut behind.tail, report);
             }
             let Some(line) = &scanned.line else {
-                behind.tail.is_torn |= !scanned.is_whole;
-                behind.tail.whole.extend(scanned.is_whole.then_some(scanned));
+                behind.tail.push(scanned);
                 continue;
             };
             report_bad(&mut behind.tail, report);
@@ -344,8 +343,8 @@ fn read_behind(
 }
 
 /// Names bad lines that others follow: they stay where they are.
-fn report_bad(tail: &mut Tail, report: &mut Report) {
-    for bad in std::mem::take(tail).whole {
+fn report_bad(tail: &mut Vec<Scanned>, report: &mut Report) {
+    for bad in tail.drain(..) {
         report.damaged(format!("{}, byte {}: no good line", bad.place.file, bad.place.start));
     }
 }
@@ -359,9 +358,11 @@ fn settle_tail(
     report: &mut Report,
 ) -> Result<(), AgreeError> {
     let tail = std::mem::take(&mut behind.tail);
-    let stays = !is_told_elsewhere(connection, &tail, behind.end.line, &report.lines_missing)?;
-    if stays && let Some(last) = tail.whole.last() {
-        let count = tail.whole.len();
+    // What ends with a line feed may have been acknowledged, what follows was not.
+    let count = tail.iter().rposition(|bad| bad.is_whole).map_or(0, |last| last + 1);
+    let (whole, torn) = tail.split_at(count);
+    let stays = !is_told_elsewhere(connection, whole, behind.end.line, &report.lines_missing)?;
+    if stays && let Some(last) = whole.last() {
         // Their numbers are not given again.
         behind.end.line += i64::try_from(count).unwrap_or_default();
         behind.end.digest = last.digest;
@@ -374,11 +375,9 @@ fn settle_tail(
             last.place.file
         ));
     }
-    let whole = tail.whole.first().filter(|_| !stays);
-    let aside = whole.map(|bad| (&bad.place.file, bad.place.start));
-    let torn = tail.is_torn.then_some((&behind.end.file.0, behind.end.file.1));
-    if let Some((name, start)) = aside.or(torn) {
-        report.set_aside.push(tape::set_aside(directory, name, start)?);
+    let aside = if stays { torn.first() } else { tail.first() };
+    if let Some(Scanned { place, .. }) = aside {
+        report.set_aside.push(tape::set_aside(directory, &place.file, place.start)?);
     }
     Ok(())
 }
@@ -388,11 +387,11 @@ fn settle_tail(
 /// and one of two.
 fn is_told_elsewhere(
     connection: &Connection,
-    tail: &Tail,
+    bad: &[Scanned],
     last_line: i64,
     missing: &[Missing],
 ) -> Result<bool, AgreeError> {
-    let mut bytes: u64 = tail.whole.iter().map(|bad| bad.place.end - bad.place.start).sum();
+    let mut bytes: u64 = bad.iter().map(|bad| bad.place.end - bad.place.start).sum();
     for (line, missing) in (last_line + 1..).zip(missing) {
         if bytes == 0 || missing.line != line {
             break;
@@ -473,7 +472,8 @@ fn complete_birth(step: &Transaction<'_>, line: &Line, mode: Mode) -> Result<boo
     if row.is_none() {
         births::insert(step, &told, line.number)?;
     }
-    Ok(row.is_none())
+    // Nothing that was taken is completed by it.
+    Ok(false)
 }
 
 fn complete_collection(step: &Transaction<'_>, line: &Line, mode: Mode) -> Result<bool, Unmet> {

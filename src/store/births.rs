@@ -43,10 +43,19 @@ pub fn forget(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute("DELETE FROM birth", []).map(drop)
 }
 
-/// Forgets those of which the tape does not tell yet: another one may get their numbers.
+/// Forgets those that the tape need not tell of yet: another one may get their numbers.
 pub fn forget_untold(connection: &Connection) -> rusqlite::Result<()> {
-    let last = agree::last_line_of_books(connection)?;
-    connection.execute("DELETE FROM birth WHERE line > ?1", [last]).map(drop)
+    connection.execute("DELETE FROM birth WHERE line > ?1", [last_told(connection)?]).map(drop)
+}
+
+/// The last line that a tape is known to tell, of a birth or of anything else.
+pub fn last_told(connection: &Connection) -> rusqlite::Result<i64> {
+    Ok(agree::last_line_of_books(connection)?.max(agree::mark(connection)?.line()))
+}
+
+/// Gives a birth that is not told yet another line.
+pub fn renumber(connection: &Connection, line: i64, new: i64) -> rusqlite::Result<()> {
+    connection.execute("UPDATE birth SET line = ?2 WHERE line = ?1", (line, new)).map(drop)
 }
 
 /// The epoch that this database is in.

@@ -6,7 +6,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -72,8 +72,14 @@ pub fn put(state_dir: &Path, new: &Path) -> io::Result<Vec<PathBuf>> {
 pub struct NextTape(PathBuf);
 
 impl NextTape {
-    /// Begins an empty one.
+    /// Begins an empty one. The present one must be a directory that can be renamed.
     pub fn begin(state_dir: &Path) -> io::Result<NextTape> {
+        let present = fs::symlink_metadata(tape::directory(state_dir));
+        let disk = fs::metadata(state_dir)?.dev();
+        if present.is_ok_and(|present| !present.is_dir() || present.dev() != disk) {
+            let message = "its tape is a link or lies on another disk: put it back as a directory";
+            return Err(io::Error::other(message));
+        }
         let next = NextTape(state_dir.to_owned());
         remove_tape(&next.path())?;
         DirBuilder::new().mode(0o750).create(next.path())?;
@@ -84,13 +90,18 @@ impl NextTape {
     pub fn path(&self) -> PathBuf {
         self.0.join(NEXT_TAPE)
     }
+
+    /// Removes it.
+    pub fn discard(&self) -> io::Result<()> {
+        remove_tape(&self.path())
+    }
 }
 
 impl Drop for NextTape {
     fn drop(&mut self) {
         // Once its database waits beside it there is no way back.
         if !self.0.join(NEXT).exists() {
-            let _ = remove_tape(&self.path());
+            let _ = self.discard();
         }
     }
 }

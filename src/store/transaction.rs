@@ -147,7 +147,12 @@ impl<'a> Batch<'a> {
     }
 
     fn tell(&mut self, what: What, record: String) {
-        self.told.push(Told { line: self.line, at: self.now, what, record });
+        self.tell_of(self.now, what, record);
+    }
+
+    /// With the time that its row has: a lost tape is written again from that.
+    fn tell_of(&mut self, at: AcceptedAt, what: What, record: String) {
+        self.told.push(Told { line: self.line, at, what, record });
         self.line += 1;
     }
 
@@ -257,7 +262,7 @@ impl<'a> Batch<'a> {
                 outbox::remove(self.connection, tried.sequence)?;
             } else if let Some(delivery) = deliveries::note_try(self.connection, tried)? {
                 deliveries::decide(self.connection, &delivery, self.line)?;
-                self.tell(What::Delivery, record::of_delivery(&delivery));
+                self.tell_of(delivery.at, What::Delivery, record::of_delivery(&delivery));
             }
         }
         if let Some(Holdings { up_to, count }) = held {

@@ -157,11 +157,13 @@ fn compare(
         is_live: agree::mode(connection)? == Mode::Live,
         found: Verified::default(),
         seen: Lineup::default(),
+        births: Lineup::default(),
         last: (0, Digest([0; 32])),
         agreed_line,
         books: BTreeMap::new(),
     };
     check.read_tape(directory, is_end_open, progress)?;
+    check.read_births();
     check.read_rows(is_end_open, progress);
     check.read_refusals(is_end_open);
     check.read_deliveries_and_acts(is_end_open);
@@ -212,6 +214,8 @@ struct Check<'a> {
     is_live: bool,
     found: Verified,
     seen: Lineup,
+    /// Those among them that tell of a birth.
+    births: Lineup,
     /// Number and digest of the line before.
     last: (i64, Digest),
     /// All lines up to this one must be there, also where the end is open.
@@ -302,7 +306,8 @@ impl Check<'_> {
         }
     }
 
-    fn check_birth(&self, line: &Line) -> rusqlite::Result<Option<String>> {
+    fn check_birth(&mut self, line: &Line) -> rusqlite::Result<Option<String>> {
+        self.births.add(line.number);
         let row = births::birth_in(self.connection, line.number)?;
         let differs = row.map(Ok) != Some(record::birth(&line.record));
         Ok(differs.then(|| format!("line {} tells of another database", line.number)))
@@ -394,6 +399,21 @@ impl Check<'_> {
     /// it was on the tape before.
     fn misses(&self, line: i64, is_end_open: bool) -> bool {
         !self.seen.has(line) && (!is_end_open || line <= self.last.0.max(self.agreed_line))
+    }
+
+    /// The last one may wait for the next start to be told.
+    fn read_births(&mut self) {
+        match births::lines_after(self.connection, 0) {
+            Ok(lines) => {
+                let (births, last) = (&self.births, self.last.0);
+                let is_missed = |line: &i64| *line <= last && !births.has(*line);
+                let missed: Vec<i64> = lines.into_iter().filter(is_missed).collect();
+                for line in missed {
+                    self.differs(format!("the birth of line {line} is not on the tape"));
+                }
+            }
+            Err(error) => self.differs(format!("births: {error}")),
+        }
     }
 
     fn read_rows(&mut self, is_end_open: bool, progress: &mut dyn FnMut(u64, u64)) {

@@ -1,12 +1,14 @@
 //! What a restore promises of the tape: it gets from a backup what it lacks, keeps what it has, is
 //! never told anything twice, and can itself be lost and written again, to the byte.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use crate::backup::{
     STEPS, assert_all_there, assert_answered, backed_up, collect, create, killed_at, ok,
     told as told_by,
 };
+use crate::support::fleet::{Branch, MANILA, Office};
 use crate::support::state::DATABASE;
 use crate::support::{Setup, Site, State};
 
@@ -105,6 +107,75 @@ fn a_tape_that_is_lost_is_written_again_to_the_byte_whatever_births_it_tells_of(
     site.start().stop();
     assert!(tape(&site) == before);
     assert_all_there(&site, &told);
+}
+
+#[test]
+fn what_head_office_took_is_written_again_to_the_byte_too() {
+    let office = Office::open();
+    let mut branch = Branch::of(&office, MANILA).started();
+    branch.collect(20);
+    branch.await_empty_outbox();
+    branch.stop();
+    let before = tape(&branch.site);
+    let deliveries = String::from_utf8_lossy(&before).matches("\"what\":\"delivery\"").count();
+    assert_eq!(deliveries, 20);
+    fs::remove_dir_all(branch.site.state_dir().join("tape")).unwrap();
+    branch.start();
+    branch.stop();
+    assert!(tape(&branch.site) == before);
+    assert_eq!(branch.site.verify().code, Some(0));
+}
+
+#[test]
+fn a_tape_that_is_found_after_a_restore_without_it_goes_on_and_so_does_its_next_backup() {
+    let (site, mut told, name) = backed_up();
+    let daemon = site.start();
+    told.extend(collect(&daemon, 10));
+    daemon.stop();
+    let mut found = State::of(&site);
+    let site = backups_of(&site).site();
+    ok(&site, &["backup", "restore", &name]);
+    for file in found.tape_files() {
+        fs::write(site.state_dir().join(&file), found.file(&file)).unwrap();
+    }
+    assert_all_there(&site, &told);
+    let later = create(&site);
+    ok(&site, &["backup", "restore", &later]);
+    assert_all_there(&without_tape(&site), &told);
+}
+
+#[test]
+fn a_torn_end_before_an_empty_new_file_is_completed() {
+    let (site, told, _) = backed_up();
+    let mut state = State::of(&site);
+    let last = state.tape_files().pop().expect("a tape");
+    state.file(&last).pop();
+    let site = state.site();
+    fs::write(site.state_dir().join("tape/000003-2020-01-01.jsonl"), "").unwrap();
+    assert_all_there(&site, &told);
+}
+
+#[test]
+fn a_tape_that_cannot_be_exchanged_is_refused_before_anything_changes() {
+    let (site, told, name) = backed_up();
+    let mut state = State::of(&site);
+    state.file(CLOSED)[500] ^= 1;
+    let site = state.site();
+    let tape = site.state_dir().join("tape");
+    fs::rename(&tape, site.path().join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(site.path().join("elsewhere"), &tape).unwrap();
+    let entries = || {
+        let entries = fs::read_dir(site.state_dir()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name != "undelivered").collect::<BTreeSet<_>>()
+    };
+    let before = entries();
+    let (code, text) = told_by(&site, &["backup", "restore", &name]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("a link or lies on another disk"), "{text}");
+    assert_eq!(entries(), before);
+    let daemon = site.start();
+    assert_answered(&daemon, &told, "-1015");
 }
 
 #[test]

@@ -354,27 +354,31 @@ async fn what_became_of_a_collection_that_neither_witness_has_is_named_and_ends_
     branch.reaches(&office, &[1, 3]).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn what_comes_back_within_a_moment_is_written_down_together() {
-    let rows = 500;
-    let branch = Branch::with(rows).await;
-    let office = Office { latency: Duration::from_millis(2), ..Office::default() };
-    let began = clock::monotonic();
-    branch.relay(&office);
-    let all: Vec<Sequence> = (1..=Sequence::try_from(rows).unwrap()).collect();
-    branch.reaches(&office, &all).await;
-    let moments = began.elapsed().as_millis() / GATHER_TIME.as_millis() + 2;
-    let tape = fs::read_dir(branch.state_dir.path().join("tape")).unwrap();
-    let lines: String =
-        tape.map(|file| fs::read_to_string(file.unwrap().path()).unwrap()).collect();
-    let deliveries = lines.lines().filter(|line| line.contains("\"what\":\"delivery\""));
-    // Lines of one transaction bear one time.
-    let times: BTreeSet<&str> = deliveries.map(|line| line.split('"').nth(5).unwrap()).collect();
-    assert!(
-        !times.is_empty() && times.len() as u128 <= moments,
-        "{} in {moments}: {times:?}",
-        times.len()
-    );
+    let branch = Branch::with(5).await;
+    let (_, mut relay) =
+        Relay::new(branch.store.clone(), branch.state_dir.path(), Office::default(), 4).unwrap();
+    let comes_back = |relay: &mut Relay<Office>, sequence| {
+        let Tried { sequence, attempt, fate, .. } = delivered([sequence]).remove(0);
+        relay.note(sequence, attempt, fate);
+    };
+    comes_back(&mut relay, 1);
+    let first = relay.write().expect("what comes first waits for nothing");
+    let moment = relay.gathers_until.expect("a moment");
+    assert!(moment <= clock::monotonic() + GATHER_TIME);
+    // However long this test takes.
+    relay.gathers_until = Some(moment + Duration::from_secs(3600));
+    for sequence in 2..=5 {
+        comes_back(&mut relay, sequence);
+        assert!(relay.write().is_none(), "{sequence} did not wait");
+    }
+    relay.gathers_until = None;
+    let rest = relay.write().expect("the moment is over");
+    for (writing, count) in [(first, 1), (rest, 4)] {
+        let Written::Tries { tries, result } = writing.await else { panic!("no tries") };
+        assert_eq!((tries.len(), result), (count, Ok(())));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

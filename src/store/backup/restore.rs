@@ -99,8 +99,10 @@ pub fn restore(
     database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     database.close().map_err(|(_, error)| error)?;
     sync_directory(&directory).map_err(inaccessible)?;
-    // Without news it goes: what became of the tape's end there, the next start does here.
-    let _next_tape = (is_other || !tape_files.is_empty()).then_some(next_tape);
+    if !is_other && tape_files.is_empty() {
+        // What became of the tape's end there, the next start does here.
+        next_tape.discard().map_err(inaccessible)?;
+    }
     moved_aside.extend(place::put(state_dir, next.path()).map_err(inaccessible)?);
     Ok(Restored { collections, completed, is_tape_lost, tape_files, damage, moved_aside })
 }
@@ -150,7 +152,7 @@ fn is_other_tape(on_tape: &Told, backup: &Told, state_dir: &Path) -> Result<bool
     let Some(parted) = on_tape.parts_from(backup) else { return Ok(false) };
     let directory = tape::directory(state_dir);
     let inaccessible = |error| OpenError::inaccessible(&directory, error);
-    if tells_of_something(&directory).map_err(inaccessible)? {
+    if tells_of_more(&directory, parted, backup).map_err(inaccessible)? {
         let message = format!(
             "the tape in {} is not the one that this backup belongs to (from line {parted} on), \
              and tells of collections of its own; nothing was changed. Restore into another \
@@ -162,11 +164,14 @@ fn is_other_tape(on_tape: &Told, backup: &Told, state_dir: &Path) -> Result<bool
     Ok(true)
 }
 
-/// Whether anything stands on a tape but that databases were made.
-fn tells_of_something(directory: &Path) -> io::Result<bool> {
+/// Whether a tape that parts from a backup in this line tells more than the backup, but that
+/// databases were made.
+fn tells_of_more(directory: &Path, parted: i64, backup: &Told) -> io::Result<bool> {
     for name in tape::files(directory)? {
         for scanned in Lines::open(directory, &name, 0)? {
-            if !scanned?.line.is_some_and(|line| line.what == What::Store) {
+            let Some(line) = scanned?.line else { return Ok(true) };
+            let is_ours = line.number < parted && backup.lines.has(line.number);
+            if !is_ours && line.what != What::Store {
                 return Ok(true);
             }
         }
@@ -205,15 +210,15 @@ fn lay_tape(
     next: &Path,
 ) -> io::Result<Vec<String>> {
     let directory = tape::directory(state_dir);
-    let mut names = if present.is_some() { tape::files(&directory)? } else { Vec::new() };
-    let last = names.pop();
-    for name in &names {
-        if fs::hard_link(directory.join(name), next.join(name)).is_err() {
+    let names = if present.is_some() { tape::files(&directory)? } else { Vec::new() };
+    let is_filled = |name: &String| fs::metadata(directory.join(name)).is_ok_and(|f| f.len() > 0);
+    let last = names.iter().rposition(is_filled).unwrap_or_default();
+    for (number, name) in names.iter().enumerate() {
+        // The last is written to, and its end may be set aside.
+        if number >= last || fs::hard_link(directory.join(name), next.join(name)).is_err() {
             copy(&directory, name, next)?;
         }
     }
-    // It is written to, and its end may be set aside.
-    last.iter().try_for_each(|name| copy(&directory, name, next))?;
     let mut taken = Vec::new();
     for name in tape::files(backup_tape)? {
         if tells_more(backup_tape, next, &name, present)? {
@@ -244,7 +249,7 @@ fn tells_more(
     let mut theirs = HashSet::new();
     if directory.join(name).exists() {
         for scanned in Lines::open(directory, name, 0)? {
-            let scanned = scanned?;
+            let Ok(scanned) = scanned else { break };
             theirs.extend(scanned.line.map(|_| scanned.digest.0));
         }
     }

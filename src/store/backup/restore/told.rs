@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use crate::store::lineup::Lineup;
 use crate::store::tape::{self, Lines, What};
-use crate::store::{agree, births, record};
+use crate::store::{births, record};
 
 /// The tables whose rows stand on the tape, births aside.
 pub const BOOKS: [&str; 4] = ["collection", "refusal", "delivery", "act"];
@@ -30,7 +30,9 @@ impl Told {
         let mut told = Told::default();
         for name in tape::files(directory)? {
             for scanned in Lines::open(directory, &name, 0)? {
-                let Some(line) = scanned?.line else { continue };
+                // Behind a sector that cannot be read nothing is good.
+                let Ok(scanned) = scanned else { break };
+                let Some(line) = scanned.line else { continue };
                 told.add(line.number);
                 if line.what == What::Store {
                     told.births.insert(line.number, line.record);
@@ -48,7 +50,7 @@ impl Told {
                 told.add(line);
             }
         }
-        let known = agree::last_line_of_books(database).unwrap_or_default();
+        let known = births::last_told(database).unwrap_or_default();
         for line in births::lines_after(database, 0).unwrap_or_default() {
             if line <= known
                 && let Ok(Some(birth)) = births::birth_in(database, line)
