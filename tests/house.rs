@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use tilld::system::event::Event;
 
@@ -245,6 +246,23 @@ fn nothing_names_a_place_outside_the_repository() {
         }
     }
     none(&found);
+}
+
+#[test]
+fn every_control_breaks_the_source_of_today() {
+    let mut unfit = Vec::new();
+    for patch in files_below(&repository().join("tests/faults/controls")) {
+        let tried = Command::new("patch")
+            .args(["--dry-run", "--forward", "--fuzz=0", "--strip=1", "--input"])
+            .arg(&patch)
+            .current_dir(repository())
+            .output()
+            .expect("patch can be run");
+        if !tried.status.success() {
+            unfit.push(format!("{}: {}", patch.display(), String::from_utf8_lossy(&tried.stdout)));
+        }
+    }
+    none(&unfit);
 }
 
 /// Whether an absolute path in `line` begins with the directory `root`.
