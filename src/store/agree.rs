@@ -269,7 +269,7 @@ pub fn ends_at_mark(connection: &Connection, directory: &Path) -> Result<bool, A
 
 /// The number of the last line that a row of the database has, or its mark.
 pub fn last_line(connection: &Connection) -> rusqlite::Result<i64> {
-    let last = last_line_of_books(connection)?.max(mark(connection)?.line);
+    let last = births::last_told(connection)?;
     Ok(births::lines_after(connection, last)?.pop().unwrap_or(last))
 }
 

@@ -26,8 +26,8 @@ const WAITING_MAX: usize = 2048;
 pub fn stocked(place: &Path, collections: u64) -> Outcome<PathBuf> {
     let mut schema = DefaultHasher::new();
     include_str!("../../src/store/schema/1.sql").hash(&mut schema);
-    let name = format!("stock-{collections}");
-    let directory = place.join(format!("{name}-{:016x}", schema.finish()));
+    let name = format!("stock-{collections}-");
+    let directory = place.join(format!("{name}{:016x}", schema.finish()));
     if !directory.exists() {
         let unfinished = place.join("stock-unfinished");
         fs::create_dir_all(place)?;

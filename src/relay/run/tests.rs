@@ -25,8 +25,6 @@ use crate::store::{Again, Recorded, Writing, database_path};
 #[derive(Clone, Default)]
 struct Office {
     books: Arc<Mutex<Books>>,
-    /// How long it takes to answer.
-    latency: Duration,
 }
 
 #[derive(Default)]
@@ -54,9 +52,6 @@ impl Office {
 
 impl Upstream for Office {
     async fn deliver(&self, outgoing: &upstream::Outgoing) -> upstream::Tried {
-        if !self.latency.is_zero() {
-            tokio::time::sleep(self.latency).await;
-        }
         if self.books().is_silent() {
             pending::<()>().await;
         }
