@@ -291,6 +291,27 @@ fn a_collection_is_found_by_all_that_is_known_of_it_and_its_page_is_its_story() 
 }
 
 #[test]
+fn a_contract_with_more_collections_than_are_shown_is_not_shown_as_if_these_were_all() {
+    let site = with_people(&Setup::installments());
+    let daemon = site.start();
+    let contract = Confirmation::fresh().get("contractNumber");
+    let pay = || {
+        let confirmation = Confirmation::fresh().with("contractNumber", contract.as_str());
+        assert_eq!(daemon.code(&confirmation), "1000");
+    };
+    (0..50).for_each(|_| pay());
+    let mut browser = Browser::of(&daemon, "ben");
+    let cut = "Only the newest 50 of this contract are shown.";
+    browser.get(&format!("/find?q={contract}"));
+    assert!(!browser.shows(cut), "{}", browser.page);
+    pay();
+    browser.get(&format!("/find?q={contract}"));
+    assert!(browser.shows(cut), "{}", browser.page);
+    assert_eq!(browser.page.matches("<a href=\"/collections/").count(), 50);
+    assert!(browser.page.contains("<a href=\"/collections/51\">"), "{}", browser.page);
+}
+
+#[test]
 fn what_callers_wrote_is_text_on_every_page() {
     let site = with_people(&Setup::live());
     let daemon = site.start();

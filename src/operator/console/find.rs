@@ -38,6 +38,8 @@ pub struct Results {
     found: Found,
     /// What was refused for that contract.
     refusals: Vec<Kept>,
+    /// Whether there is more of that contract than is shown.
+    is_cut: bool,
 }
 
 /// What a text can mean.
@@ -81,8 +83,12 @@ pub fn find(reader: &Reader, text: &str, before: Option<Sequence>) -> Result<Res
     if before.is_none() {
         for contract in &question.contracts {
             let filter = Filter { contract: Some(contract.clone()), ..Filter::default() };
-            results.of_contract.extend(reader.collections(&filter, None, ROWS_MAX)?);
-            let refusals = reader.refusals(Some(contract), None, ROWS_MAX)?;
+            let mut listed = reader.collections(&filter, None, ROWS_MAX + 1)?;
+            let mut refusals = reader.refusals(Some(contract), None, ROWS_MAX + 1)?;
+            results.is_cut |= listed.len().max(refusals.len()) > ROWS_MAX;
+            listed.truncate(ROWS_MAX);
+            refusals.truncate(ROWS_MAX);
+            results.of_contract.extend(listed);
             results.refusals.extend(with_acts(reader, refusals)?);
         }
     }
@@ -114,7 +120,7 @@ pub fn page(text: &str, results: Option<&Results>, session: &Session) -> Markup 
 }
 
 fn found(text: &str, results: &Results, session: &Session) -> Markup {
-    let Results { of_contract, found, refusals } = results;
+    let Results { of_contract, found, refusals, is_cut } = results;
     let query = utf8_percent_encode(text, NON_ALPHANUMERIC);
     html! {
         @for (title, these) in [(words::CONTRACT, of_contract), (words::FOUND, &found.listed)] {
@@ -129,6 +135,7 @@ fn found(text: &str, results: &Results, session: &Session) -> Markup {
             h2 { (words::REFUSED_TOO) }
             (super::refusals::list(words::REFUSED_TOO, refusals, session))
         }
+        @if *is_cut { p { (words::newest_only(ROWS_MAX)) } }
         @match (found.next_before, found.back_to) {
             (Some(before), Some(back_to)) => p {
                 (words::looked_back_to(back_to)) " "

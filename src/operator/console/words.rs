@@ -294,6 +294,14 @@ pub fn legend(before: BusinessDate) -> String {
     format!("Thick bars: today. Thin bars: {}.", day(before))
 }
 
+/// That a list is longer than what is shown of it.
+pub fn newest_only(shown: usize) -> String {
+    format!(
+        "Only the newest {shown} of this contract are shown. `tilld list` and `tilld refusals` \
+         with `--contract` and a higher `--limit` show more."
+    )
+}
+
 /// How far a search has looked.
 pub fn looked_back_to(at: AcceptedAt) -> String {
     format!("Looked at everything since {}.", at.wall_clock())
