@@ -50,9 +50,19 @@ impl Call {
         self.name == "fsync" || self.name == "fdatasync"
     }
 
+    /// Whether it puts something into a file.
+    pub fn is_write(&self) -> bool {
+        self.name.contains("write")
+    }
+
     /// Whether it is about one of the tape's files.
     pub fn is_about_tape(&self) -> bool {
         self.path.starts_with("tape/")
+    }
+
+    /// Whether it is about what is committed and may not be in the database's file yet.
+    pub fn is_about_wal(&self) -> bool {
+        self.path == "tilld.db-wal"
     }
 
     fn path(&self, site: &Site) -> PathBuf {

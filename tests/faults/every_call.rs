@@ -235,6 +235,28 @@ pub fn wrong_when_a_sync_of_the_tape_fails(program: &Path) -> Vec<String> {
 }
 
 #[test]
+fn a_commit_is_synced_before_the_tape_tells_of_it_and_the_tape_before_the_next_commit() {
+    let (mut is_wal_dirty, mut is_tape_dirty, mut told) = (false, false, 0);
+    for call in all_calls(&Office::open(), Path::new(PROGRAM)) {
+        match (call.is_about_wal(), call.is_about_tape()) {
+            (true, _) => {
+                assert!(!is_tape_dirty, "{call:?} while the tape is not synced");
+                is_wal_dirty = call.is_write() || is_wal_dirty && !call.is_sync();
+            }
+            (_, true) => {
+                assert!(!is_wal_dirty, "{call:?} while the commit is not synced");
+                is_tape_dirty = call.is_write() || is_tape_dirty && !call.is_sync();
+                told += usize::from(call.is_write());
+            }
+            _ => {}
+        }
+    }
+    assert!(!is_wal_dirty && !is_tape_dirty);
+    // The birth, four confirmations and what became of each, and a refusal.
+    assert!(told >= 10, "{told} writes");
+}
+
+#[test]
 fn a_fault_at_every_call_of_the_writer_loses_and_doubles_nothing() {
     let calls = all_calls(&Office::open(), Path::new(PROGRAM));
     let all = calls.iter().flat_map(|call| FAULTS.map(|fault| (call, fault)));
