@@ -448,6 +448,10 @@ fn unavailable(unavailable: Unavailable) -> Failure {
     let message = match unavailable {
         Unavailable::QueueFull => "too much waits to be written: try again",
         Unavailable::NotWritable => "nothing can be written now: `tilld status` says why",
+        Unavailable::Damaged => {
+            "a row or a page of the database that it needs is damaged, so nothing was done: `tilld \
+             verify` tells more"
+        }
         Unavailable::Failed => "the storage failed; whether it was done is unknown: see the log",
     };
     Failure::new(Exit::Error, message)

@@ -359,7 +359,9 @@ impl<'a> Answer<'a> {
             Err(unavailable) => {
                 let status = match unavailable {
                     Unavailable::QueueFull => StatusCode::SERVICE_UNAVAILABLE,
-                    Unavailable::NotWritable | Unavailable::Failed => StatusCode::OK,
+                    Unavailable::NotWritable | Unavailable::Damaged | Unavailable::Failed => {
+                        StatusCode::OK
+                    }
                 };
                 Answer { status, ..Answer::new(Reply::unpredictable(), password) }
             }
@@ -549,7 +551,7 @@ mod tests {
         let full = answered(Unavailable::QueueFull);
         assert_eq!(full.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(full.headers()[RETRY_AFTER], "1");
-        for unavailable in [Unavailable::NotWritable, Unavailable::Failed] {
+        for unavailable in [Unavailable::NotWritable, Unavailable::Damaged, Unavailable::Failed] {
             let response = answered(unavailable);
             assert_eq!(response.status(), StatusCode::OK);
             assert!(!response.headers().contains_key(RETRY_AFTER));

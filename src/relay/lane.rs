@@ -350,6 +350,13 @@ impl Lane {
         self.queue_first_of(row.contract);
     }
 
+    /// Drops all rows; what is known of the link stays.
+    pub fn forget_all(&mut self) {
+        for sequence in self.rows.keys().copied().collect::<Vec<_>>() {
+            self.forget(sequence);
+        }
+    }
+
     /// When, after `next` gave None, it may give a row though nothing else happens. None: only new
     /// rows or a verdict change anything.
     pub fn wake_at(&self) -> Option<Instant> {

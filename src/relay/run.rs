@@ -5,20 +5,22 @@
 //! outbox still has the row, and head office's own check for doubles makes a second try harmless.
 
 mod fall;
+mod writing;
 
 use std::collections::{HashMap, HashSet};
 use std::future::{Future, pending};
 use std::mem;
 use std::path::Path;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::{sleep_until, timeout};
 
 use fall::Fall;
+use writing::Writing;
 
 use super::lane::{self, Lane, Probe, Sign};
 use super::state::{Handle, Link, State};
@@ -26,7 +28,7 @@ use crate::domain::decision::Sequence;
 use crate::domain::delivery::{Attempt, Epoch, Fate, Holdings, ParkedFor, Place, Verdict};
 use crate::domain::time::AcceptedAt;
 use crate::store::outgoing::{OutboxReader, Outgoing, Queued};
-use crate::store::{Bell, OpenError, Store, Tried, Unavailable};
+use crate::store::{Bell, OpenError, Store, Tried};
 use crate::system::event::Event;
 use crate::system::{clock, entropy, figures};
 use crate::upstream::{self, Upstream};
@@ -96,8 +98,14 @@ struct Relay<U> {
     settling: HashSet<Sequence>,
     /// The lowest number that was read and passed over because of that.
     skipped: Sequence,
+    /// Rows whose fate is known and cannot be written down, because of damage. This process sends
+    /// them again only when head office loses what it had.
+    unwritable: HashSet<Sequence>,
     /// Rows whose fate was written down while a page was read, which may still have them.
     settled: HashSet<Sequence>,
+    /// So many of the verdicts that come next are written one by one: one of them met a damaged
+    /// page.
+    apart: usize,
     write_pause: Option<Instant>,
     /// Until when verdicts are gathered.
     gathers_until: Option<Instant>,
@@ -143,21 +151,6 @@ struct Read {
     wanted: Vec<(Sequence, Result<Queued, OpenError>)>,
 }
 
-/// What was written.
-enum Written {
-    Tries {
-        tries: Vec<Tried>,
-        result: Result<(), Unavailable>,
-    },
-    /// Queued again from this number on.
-    Requeued {
-        first: Sequence,
-        result: Result<usize, Unavailable>,
-    },
-}
-
-type Writing = Pin<Box<dyn Future<Output = Written> + Send>>;
-
 impl<U: Upstream> Relay<U> {
     fn new(
         store: Store,
@@ -195,7 +188,9 @@ impl<U: Upstream> Relay<U> {
             unwritten: Vec::new(),
             settling: HashSet::new(),
             skipped: Sequence::MAX,
+            unwritable: HashSet::new(),
             settled: HashSet::new(),
+            apart: 0,
             write_pause: None,
             gathers_until: None,
             write_trouble: None,
@@ -380,7 +375,7 @@ impl<U: Upstream> Relay<U> {
             } else if self.settled.contains(&sequence) {
                 // Read before its fate was written down, or queued again since: looked at again.
                 self.rewind_to(sequence);
-            } else if !self.lane.has(sequence) {
+            } else if !self.lane.has(sequence) && !self.unwritable.contains(&sequence) {
                 match queued {
                     Queued::Sound(outgoing) => {
                         self.lane.take([(sequence, outgoing.collection.contract.clone())]);
@@ -442,9 +437,14 @@ impl<U: Upstream> Relay<U> {
             self.hear(told, held, code == Some(RECORDED));
         }
         self.state.send_if_modified(|state| {
-            match verdict {
-                Verdict::Delivered | Verdict::Settled => state.last_success_at = Some(at),
-                _ => state.trouble.clone_from(&reason),
+            match fate {
+                Fate::Delivered => {
+                    state.last_success_at = Some(at);
+                    state.trouble.clear();
+                }
+                // It waits for a person, and nothing because of it.
+                Fate::Parked(_) => state.trouble.clear(),
+                Fate::Waits => state.trouble.clone_from(&reason),
             }
             false
         });
@@ -456,85 +456,12 @@ impl<U: Upstream> Relay<U> {
                 parked_for.as_str()
             );
         }
-        if let (Some(fall), Fate::Delivered) = (&mut self.fall, fate) {
+        if self.fall.is_some() && fate == Fate::Delivered {
             // Not written down, so that it is sent once more: should this process end before all is
             // queued again, the next one must have something to send to hear of the loss.
-            fall.taken = fall.taken.min(sequence);
             return;
         }
         self.note(sequence, Attempt { at, took, http, code, verdict, reason }, fate);
-    }
-
-    fn note(&mut self, sequence: Sequence, attempt: Attempt, fate: Fate) {
-        if fate != Fate::Waits {
-            self.settling.insert(sequence);
-        }
-        let may_have_been_tried = sequence <= self.tried_before;
-        self.unwritten.push(Tried { sequence, attempt, fate, may_have_been_tried });
-    }
-
-    /// Begins to write what is to be written next.
-    fn write(&mut self) -> Option<Writing> {
-        if self.write_pause.is_some() || self.gathers_until.is_some() {
-            return None;
-        }
-        if !self.unwritten.is_empty() || (self.is_held_news && self.fall.is_none()) {
-            self.gathers_until = Some(clock::monotonic() + GATHER_TIME);
-            let tries = mem::take(&mut self.unwritten);
-            let is_news = self.fall.is_none() && mem::take(&mut self.is_held_news);
-            let waiting = self.store.note_tries(tries.clone(), is_news.then_some(self.held));
-            return Some(Box::pin(async move {
-                Written::Tries { tries, result: outcome(waiting).await }
-            }));
-        }
-        let rests = self.under_way.is_empty() && self.outbox.is_some();
-        let fall = self.fall.as_mut().filter(|_| rests)?;
-        let last = *fall.last.get_or_insert(self.bell.ready_to());
-        let first = (last - REQUEUE_ROWS + 1).max(fall.held.up_to + 1);
-        let waiting = self.store.requeue(first, last);
-        Some(Box::pin(async move { Written::Requeued { first, result: outcome(waiting).await } }))
-    }
-
-    fn wrote(&mut self, written: Written) {
-        let failed = match written {
-            Written::Tries { tries, result } => match result {
-                Ok(()) => {
-                    for tried in tries.iter().filter(|tried| tried.fate != Fate::Waits) {
-                        self.settling.remove(&tried.sequence);
-                        if self.outbox.is_none() {
-                            self.settled.insert(tried.sequence);
-                        }
-                    }
-                    let skipped = mem::replace(&mut self.skipped, Sequence::MAX);
-                    if skipped < Sequence::MAX {
-                        self.rewind_to(skipped);
-                    }
-                    None
-                }
-                Err(error) => {
-                    self.unwritten.splice(..0, tries);
-                    self.is_held_news = true;
-                    Some(error)
-                }
-            },
-            Written::Requeued { first, result } => match result {
-                Ok(_) => {
-                    self.requeued_from(first);
-                    None
-                }
-                Err(error) => Some(error),
-            },
-        };
-        self.write_trouble = failed.map(|error| match error {
-            Unavailable::QueueFull => "the writer has too much to do",
-            Unavailable::NotWritable | Unavailable::Failed => {
-                "what became of collections at head office cannot be written down; the log of the \
-                 storage says why"
-            }
-        });
-        if failed.is_some() {
-            self.write_pause = Some(clock::monotonic() + WRITE_PAUSE);
-        }
     }
 
     /// Tells people how the link stands, and the log when that changes.
@@ -558,7 +485,9 @@ impl<U: Upstream> Relay<U> {
         let now = clock::monotonic();
         let paused = self.write_trouble.map(str::to_owned).or_else(|| self.read_trouble.clone());
         self.state.send_if_modified(|state| {
-            let until = probe_at.map(|at| at.saturating_duration_since(now));
+            // All rows may have to wait for longer than the link.
+            let at = probe_at.map(|at| self.lane.wake_at().unwrap_or(at));
+            let until = at.map(|at| at.saturating_duration_since(now));
             let is_changed = state.link != link;
             // A probe does not end an outage.
             let is_new = is_changed && !state.link.is_same_trouble(link);
@@ -587,13 +516,6 @@ fn log_link(link: Link, why: &str, trouble: &str) {
              caller that is configured there; confirmations are kept, and it is tried again"
         ),
     }
-}
-
-/// What the writer answers; a writer that is gone has failed.
-async fn outcome<T>(
-    waiting: Result<oneshot::Receiver<Result<T, Unavailable>>, Unavailable>,
-) -> Result<T, Unavailable> {
-    waiting?.await.unwrap_or(Err(Unavailable::Failed))
 }
 
 /// Resolves when what is in the slot does, which is empty then; never while it is empty.

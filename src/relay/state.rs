@@ -46,11 +46,12 @@ pub struct State {
     pub link: Link,
     /// Since when it does.
     pub since: AcceptedAt,
-    /// What the last try that did not get through met, in words; empty when there was none.
+    /// What the last try met that did not get through, in words; empty when there was none since
+    /// one did.
     pub trouble: String,
     /// When the next probe is due, while the link is not up.
     pub next_probe_at: Option<AcceptedAt>,
-    /// When a try last got through, in this process.
+    /// When head office last took something, in this process.
     pub last_success_at: Option<AcceptedAt>,
     /// Why nothing is sent although something could be, in words: verdicts cannot be written down.
     pub paused: Option<String>,

@@ -81,6 +81,8 @@ pub enum Unavailable {
     /// The disk has less space free than its reserve, or the tape cannot be written; nothing was
     /// recorded.
     NotWritable,
+    /// A row or a page that it needs is damaged, of which `tilld verify` tells; nothing was done.
+    Damaged,
     /// The storage failed; the outcome is unknown.
     Failed,
 }

@@ -8,6 +8,12 @@ use crate::domain::act::About;
 use crate::domain::amount::Amount;
 use crate::domain::decision::Sequence;
 
+/// Holds for collections that neither wait for a person nor are known to be at head office.
+const UNDECIDED: &str = "
+    NOT EXISTS (SELECT 1 FROM parked WHERE parked.sequence = collection.sequence)
+    AND NOT EXISTS (SELECT 1 FROM delivery
+                    WHERE delivery.sequence = collection.sequence AND fate = 'delivered')";
+
 /// Queues a collection for head office: in the transaction that records it, or again.
 pub fn insert(connection: &Connection, sequence: Sequence, amount: Amount) -> rusqlite::Result<()> {
     connection
@@ -64,11 +70,33 @@ pub fn parked_named(connection: &Connection, reference: &str) -> rusqlite::Resul
         .collect()
 }
 
-/// At most `limit` queued collections, in order.
-pub fn first_queued(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<Sequence>> {
+/// At most `limit` queued collections behind number `after` and up to `last`, in order.
+pub fn queued(
+    connection: &Connection,
+    (after, last): (Sequence, Sequence),
+    limit: usize,
+) -> rusqlite::Result<Vec<Sequence>> {
     connection
-        .prepare_cached("SELECT sequence FROM outbox ORDER BY 1 LIMIT ?1")?
-        .query_map([limit], |row| row.get(0))?
+        .prepare_cached(
+            "SELECT sequence FROM outbox WHERE sequence > ?1 AND sequence <= ?2
+             ORDER BY sequence LIMIT ?3",
+        )?
+        .query_map((after, last, limit), |row| row.get(0))?
+        .collect()
+}
+
+/// What must be queued of these by all other tables, for when this one cannot be read.
+pub fn undelivered(
+    connection: &Connection,
+    (after, last): (Sequence, Sequence),
+    limit: usize,
+) -> rusqlite::Result<Vec<Sequence>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT sequence FROM collection
+             WHERE sequence > ?1 AND sequence <= ?2 AND {UNDECIDED} ORDER BY sequence LIMIT ?3"
+        ))?
+        .query_map((after, last, limit), |row| row.get(0))?
         .collect()
 }
 
@@ -109,13 +137,10 @@ pub fn forgotten(
     last: Sequence,
 ) -> rusqlite::Result<Vec<Sequence>> {
     connection
-        .prepare_cached(
-            "SELECT sequence FROM collection WHERE sequence BETWEEN ?1 AND ?2
-             AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.sequence = collection.sequence)
-             AND NOT EXISTS (SELECT 1 FROM parked WHERE parked.sequence = collection.sequence)
-             AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.sequence = collection.sequence
-                             AND fate = 'delivered')",
-        )?
+        .prepare_cached(&format!(
+            "SELECT sequence FROM collection WHERE sequence BETWEEN ?1 AND ?2 AND {UNDECIDED}
+             AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.sequence = collection.sequence)"
+        ))?
         .query_map((first, last), |row| row.get(0))?
         .collect()
 }

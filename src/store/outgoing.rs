@@ -8,11 +8,12 @@ use rusqlite::{Connection, ErrorCode};
 use super::collections::{self, EntryRow};
 use super::finder::Finder;
 use super::writer::is_of_one_row;
-use super::{OpenError, births, schema, tape};
+use super::{OpenError, births, outbox, schema, tape};
 use crate::domain::Invalid;
 use crate::domain::collection::Collection;
 use crate::domain::decision::Sequence;
 use crate::domain::delivery::{Epoch, Holdings, TapeLine};
+use crate::system::event::Event;
 
 /// A collection that waits for head office.
 #[derive(Clone, Debug)]
@@ -83,14 +84,21 @@ impl OutboxReader {
     /// collection that is not delivered: what it said may be lost with a WAL. It never has more
     /// where the next number is one that neither witness has.
     pub fn holdings(&self) -> Result<Holdings, OpenError> {
-        let sql = "SELECT have, held, min(
-                       coalesce((SELECT min(sequence) - 1 FROM outbox), ?1),
-                       coalesce((SELECT min(sequence) - 1 FROM parked), ?1)) FROM store";
-        let last = self.last_sequence()?;
-        let (have, count, delivered_to): (Sequence, i64, Sequence) =
-            self.connection
-                .query_row(sql, [last], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        let is_next_lost = match collections::is_there(&self.connection, have + 1) {
+        // All of it from one state: what a person sends again goes from one table to the other.
+        let state = self.connection.unchecked_transaction()?;
+        let sql = "SELECT have, held FROM store";
+        let (have, count): (Sequence, i64) =
+            state.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let mut delivered_to = collections::last_sequence(&state)?;
+        for table in ["outbox", "parked"] {
+            let sql = format!("SELECT min(sequence) - 1 FROM {table}");
+            let before_first: Option<Sequence> = match state.query_row(&sql, [], |row| row.get(0)) {
+                Err(error) if is_damage(&error) => Some(0),
+                before_first => before_first?,
+            };
+            delivered_to = delivered_to.min(before_first.unwrap_or(delivered_to));
+        }
+        let is_next_lost = match collections::is_there(&state, have + 1) {
             Ok(is_there) => !is_there,
             Err(error) if is_of_one_row(&error) => false,
             Err(error) => return Err(error.into()),
@@ -117,14 +125,17 @@ impl OutboxReader {
         last: Sequence,
         limit: usize,
     ) -> Result<Vec<Queued>, OpenError> {
-        let sequences: Vec<Sequence> = self
-            .connection
-            .prepare_cached(
-                "SELECT sequence FROM outbox WHERE sequence > ?1 AND sequence <= ?2
-                 ORDER BY sequence LIMIT ?3",
-            )?
-            .query_map((after, last, limit), |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
+        let sequences = match outbox::queued(&self.connection, (after, last), limit) {
+            Err(error) if is_damage(&error) => {
+                log::error!(
+                    TILLD_EVENT = Event::Difference;
+                    "a page of the queue for head office cannot be read, so all is sent that is \
+                     not known to be there: {error}; `tilld verify` tells more"
+                );
+                outbox::undelivered(&self.connection, (after, last), limit)?
+            }
+            sequences => sequences?,
+        };
         sequences.into_iter().map(|sequence| self.row(sequence)).collect()
     }
 
@@ -137,7 +148,7 @@ impl OutboxReader {
             Err(error) if error.sqlite_error_code().is_none() => {
                 return damaged(error.to_string());
             }
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+            Err(error) if is_damage(&error) => {
                 return Ok(Queued::Unreadable { sequence, reason: error.to_string() });
             }
             Err(error) => return Err(error.into()),
@@ -159,6 +170,11 @@ impl OutboxReader {
         let collection = entry.confirmation.collection;
         Ok(Queued::Sound(Outgoing { sequence, collection, line }))
     }
+}
+
+/// Whether a page is damaged, or its sector: SQLite calls that damage as well.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
 }
 
 #[cfg(test)]

@@ -407,7 +407,7 @@ impl Reader {
 
     /// At most `limit` collections that head office is to get, oldest first.
     pub fn waiting(&self, limit: usize) -> Result<Vec<Waiting>, OpenError> {
-        let queued = outbox::first_queued(&self.connection, limit.min(PAGE_ROWS))?;
+        let queued = outbox::queued(&self.connection, (0, Sequence::MAX), limit.min(PAGE_ROWS))?;
         let rows = queued.into_iter().filter_map(|sequence| {
             collections::by_sequence(&self.connection, sequence).transpose()
         });

@@ -47,6 +47,7 @@ pub enum Outcome {
     Accepted(Accepted, i64),
     Reopened(Reopened, i64),
     NotWritable,
+    Damaged,
     Unknown,
 }
 
@@ -417,8 +418,17 @@ impl Command {
 
     /// Tells that nothing is known.
     pub fn answer_failed(self) {
+        self.answer_without(Outcome::Unknown);
+    }
+
+    /// Tells that nothing was done, because of a damaged page.
+    pub fn answer_damaged(self) {
+        self.answer_without(Outcome::Damaged);
+    }
+
+    fn answer_without(self, outcome: Outcome) {
         let held = &Held::new();
-        self.answer(Outcome::Unknown, Standing { taped: 0, taped_line: 0, is_broken: true, held });
+        self.answer(outcome, Standing { taped: 0, taped_line: 0, is_broken: false, held });
     }
 }
 
@@ -426,6 +436,7 @@ impl Outcome {
     fn unavailable(&self) -> Unavailable {
         match self {
             Outcome::NotWritable => Unavailable::NotWritable,
+            Outcome::Damaged => Unavailable::Damaged,
             _ => Unavailable::Failed,
         }
     }

@@ -229,6 +229,11 @@ impl Writer {
         }
         let now = AcceptedAt::new(clock::now());
         let can_write = self.can_write(now);
+        if self.is_broken {
+            // What was pending on the tape could not be synced just now.
+            batch.into_iter().for_each(Command::answer_failed);
+            return;
+        }
         let written = match self.transact(&batch, can_write, now) {
             Ok(written) => written,
             Err(error) if self.connection.is_autocommit() && is_of_one_row(&error) => {
@@ -267,7 +272,7 @@ impl Writer {
             // The page may be damaged in memory only: it is read again.
             let _ = self.connection.release_memory();
         }
-        batch.into_iter().for_each(Command::answer_failed);
+        batch.into_iter().for_each(Command::answer_damaged);
     }
 
     /// Decides and commits a whole batch.

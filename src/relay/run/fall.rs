@@ -3,7 +3,7 @@
 
 use std::mem;
 
-use super::Relay;
+use super::{REQUEUE_ROWS, Relay};
 use crate::domain::decision::Sequence;
 use crate::domain::delivery::Holdings;
 use crate::system::event::Event;
@@ -16,8 +16,10 @@ pub(super) struct Fall {
     pub held: Holdings,
     /// The last number that is still to be queued again; `None` until nothing is under way.
     pub last: Option<Sequence>,
-    /// The lowest number that head office has taken meanwhile.
-    pub taken: Sequence,
+    /// So many numbers are queued again in one transaction; fewer near a damaged page.
+    pub rows: i64,
+    /// How many could not be, because of damage.
+    pub skipped: u64,
 }
 
 impl<U: Upstream> Relay<U> {
@@ -47,7 +49,7 @@ impl<U: Upstream> Relay<U> {
                  rebuilt; what it lacks is sent again",
                 told.up_to, told.count, known.up_to, known.count
             );
-            self.fall = Some(Fall { held: told, last: None, taken: Sequence::MAX });
+            self.fall = Some(Fall { held: told, last: None, rows: REQUEUE_ROWS, skipped: 0 });
             // What head office takes meanwhile is sent again, and then there already.
             self.tried_before = self.bell.ready_to();
         } else if told.up_to > self.held.up_to || told.count > self.held.count {
@@ -61,15 +63,16 @@ impl<U: Upstream> Relay<U> {
         let Some(fall) = &mut self.fall else { return };
         fall.last = Some(first - 1);
         if first <= fall.held.up_to + 1 {
-            let from = first.min(fall.taken);
             self.held = fall.held;
             self.is_held_news = true;
             self.fall = None;
-            // What was read before would overtake what is queued again before it.
-            for sequence in mem::take(&mut self.contents).into_keys() {
-                self.lane.forget(sequence);
-            }
-            self.rewind_to(from);
+            // What was read before would overtake what is queued again before it. Nothing is under
+            // way, and all that waits is read again from the first.
+            self.lane.forget_all();
+            self.contents.clear();
+            self.wanted.clear();
+            self.unwritable.clear();
+            self.rewind_to(1);
             log::warn!(
                 TILLD_EVENT = Event::Fall;
                 "what head office lost is queued again, from number {first} on"

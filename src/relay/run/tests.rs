@@ -8,6 +8,7 @@ use std::sync::Mutex;
 
 use tempfile::TempDir;
 
+use super::writing::Written;
 use super::*;
 use crate::domain::act::Actor;
 use crate::domain::amount::Amount;
@@ -300,28 +301,116 @@ async fn an_unreadable_page_of_the_database_holds_up_only_what_stands_on_it() {
 }
 
 async fn holds_up_only_what_stands_with(number: Sequence) {
-    let branch = Branch::with(200).await.harmed(|state_dir| {
-        const PAGE_BYTES: usize = 4096;
-        const TABLE_LEAF: u8 = 13;
-        let path = database_path(state_dir);
-        let mut bytes = fs::read(&path).unwrap();
-        let contract = format!("SKY01{number:08}");
-        let page = (0..bytes.len() / PAGE_BYTES).map(|page| page * PAGE_BYTES).find(|page| {
-            let mut places = bytes[*page..page + PAGE_BYTES].windows(contract.len());
-            bytes[*page] == TABLE_LEAF && places.any(|place| place == contract.as_bytes())
-        });
-        bytes[page.unwrap()] = 77;
-        fs::write(&path, bytes).unwrap();
-    });
+    let branch = Branch::with(200).await.harmed(|state_dir| damage_page_of(state_dir, number));
     let office = Office::default();
     branch.relay(&office);
-    let some = async {
-        while office.books().has.len() < 150 {
+    eventually("all that can be read is sent", || office.books().has.len() >= 150).await;
+    assert!(!office.books().has.contains(&number));
+}
+
+/// Damages the page on which this collection stands.
+fn damage_page_of(state_dir: &Path, number: Sequence) {
+    let contract = format!("SKY01{number:08}");
+    damage_page(state_dir, |page| {
+        page.windows(contract.len()).any(|place| place == contract.as_bytes())
+    });
+}
+
+/// Damages the first of the pages on which the outbox stands: no other row is as short.
+fn damage_first_page_of_the_outbox(state_dir: &Path) {
+    damage_page(state_dir, |page| u16::from_be_bytes([page[3], page[4]]) > 200);
+}
+
+/// Damages the first page with rows of a table that is meant.
+fn damage_page(state_dir: &Path, is_meant: impl Fn(&[u8]) -> bool) {
+    const TABLE_LEAF: u8 = 13;
+    let path = database_path(state_dir);
+    let mut bytes = fs::read(&path).unwrap();
+    let page = bytes.chunks_mut(4096).find(|page| page[0] == TABLE_LEAF && is_meant(page));
+    page.unwrap()[0] = 77;
+    fs::write(&path, bytes).unwrap();
+}
+
+async fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let reached = async {
+        while !is_so() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(Duration::from_secs(20), some).await.expect("all that can be read is sent");
-    assert!(!office.books().has.contains(&number));
+    timeout(Duration::from_secs(20), reached).await.expect(what);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_page_of_the_outbox_ends_no_start_and_keeps_nothing_from_head_office() {
+    let branch = Branch::with(1000).await.harmed(damage_first_page_of_the_outbox);
+    let office = Office::default();
+    branch.relay(&office);
+    eventually("all of it is sent", || office.books().has.len() == 1000).await;
+    // These stand in the middle of the second page. The last ones of it stay: SQLite would join
+    // what is left there with the first page.
+    let queued = || {
+        let outbox = OutboxReader::open(branch.state_dir.path()).unwrap().page(500, 600, 1000);
+        outbox.unwrap().len()
+    };
+    eventually("others are out of the queue", || queued() == 0).await;
+    // Read again with what comes later, and not sent again.
+    branch.record(1001).await;
+    eventually("the way is open", || office.books().has.len() == 1001).await;
+    assert_eq!(office.books().came.len(), 1001);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_head_office_lost_comes_again_but_for_what_stands_on_a_damaged_page() {
+    let branch = Branch::with(200).await;
+    branch.note(delivered(1..=200), Some(Holdings { up_to: 200, count: 200 })).await;
+    let branch = branch.harmed(|state_dir| damage_page_of(state_dir, 100));
+    branch.record(201).await;
+    let office = Office::default();
+    branch.relay(&office);
+    let comes_again = || {
+        let has = &office.books().has;
+        has.len() >= 150 && has.contains(&1) && has.contains(&200)
+    };
+    eventually("what can be read comes again", comes_again).await;
+    assert!(!office.books().has.contains(&100));
+}
+
+#[tokio::test]
+async fn the_next_try_is_told_when_head_office_asked_for_it() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let branch = Branch::with(1).await;
+    let (state, mut relay) =
+        Relay::new(branch.store.clone(), branch.state_dir.path(), Office::default(), 4).unwrap();
+    let now = clock::monotonic();
+    relay.lane.take([(1, confirmation(1).collection.contract)]);
+    assert_eq!(relay.lane.next(now), Some(1));
+    let cause = UnknownCause::NoConnection;
+    relay.lane.tried(1, &Verdict::Unknown { cause, retry_after: Some(10 * MINUTE) }, now, 0);
+    relay.tell();
+    let told = state.borrow().next_probe_at.expect("the line is down");
+    assert!(told >= wall_clock_in(9 * MINUTE), "{told:?}");
+}
+
+#[tokio::test]
+async fn what_was_tried_before_a_loss_was_heard_of_is_read_again_behind_what_was_lost() {
+    let branch = Branch::with(3).await;
+    let (_, mut relay) =
+        Relay::new(branch.store.clone(), branch.state_dir.path(), Office::default(), 4).unwrap();
+    let now = clock::monotonic();
+    relay.lane.take([2, 3].map(|number| (number, confirmation(2).collection.contract)));
+    assert_eq!(relay.lane.next(now), Some(2));
+    let unknown = Verdict::Unknown { cause: UnknownCause::NoAnswer, retry_after: None };
+    relay.lane.tried(2, &unknown, now, 0);
+    assert_eq!(relay.lane.next(now + Duration::from_secs(1)), Some(2), "its time has come");
+    relay.wanted.push(2);
+    relay.unwritable.insert(1);
+    // Head office has it, and its answer was lost.
+    let held = Holdings { up_to: 2, count: 2 };
+    relay.fall = Some(Fall { held, last: None, rows: REQUEUE_ROWS, skipped: 0 });
+    relay.requeued((3, 3), Ok(1)).unwrap();
+    assert!([2, 3].iter().all(|number| !relay.lane.has(*number)), "they would go first");
+    assert!(relay.wanted.is_empty() && relay.unwritable.is_empty());
+    assert_eq!((relay.cursor.at, relay.cursor.is_at_end), (0, false));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -371,7 +460,7 @@ async fn what_comes_back_within_a_moment_is_written_down_together() {
     relay.gathers_until = None;
     let rest = relay.write().expect("the moment is over");
     for (writing, count) in [(first, 1), (rest, 4)] {
-        let Written::Tries { tries, result } = writing.await else { panic!("no tries") };
+        let Written::Tries { tries, result, .. } = writing.await else { panic!("no tries") };
         assert_eq!((tries.len(), result), (count, Ok(())));
     }
 }
@@ -391,7 +480,7 @@ async fn a_row_sent_again_before_its_parking_was_heard_of_is_not_passed_over() {
     assert_eq!(again.await.unwrap(), Ok(1));
     relay.rang();
     let reading = relay.read().expect("a page that is read");
-    relay.wrote(Written::Tries { tries: parking, result: Ok(()) });
+    relay.wrote(Written::Tries { tries: parking, is_apart: false, result: Ok(()) });
     relay.take(reading.await);
     tokio::spawn(relay.run(Arc::default(), pending()));
     branch.reaches(&office, &[1, 2, 3]).await;
