@@ -187,7 +187,7 @@ pub struct Link {
     pub state: LinkState,
     /// Since when.
     pub since: Moment,
-    /// What the last try that did not get through met; empty when there was none.
+    /// What the last try met that did not get through; empty when there was none since one did.
     pub trouble: String,
     /// When the next try is due, while it is not up.
     pub next_probe_at: Option<Moment>,
@@ -310,6 +310,13 @@ impl Snapshot {
             LinkState::Down | LinkState::Probing => format!("line down since {since}"),
             LinkState::Misconfigured => format!("refused by head office since {since}"),
         }
+    }
+
+    /// Why something waits though the line is up, in words.
+    pub fn last_trouble(&self, link: &Link) -> Option<String> {
+        let is_waiting = link.state == LinkState::Up && self.books.queued.count > 0;
+        let met = || format!("the last try met: {}; it is tried again", link.trouble);
+        (is_waiting && !link.trouble.is_empty()).then(met)
     }
 
     /// A time as this snapshot's reader wants it: without the date when that is today's.

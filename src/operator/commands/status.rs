@@ -184,7 +184,11 @@ fn head_office(snapshot: &Snapshot) -> String {
     };
     let mut words = snapshot.line_words(link);
     match link.state {
-        LinkState::Up => {}
+        LinkState::Up => {
+            if let Some(trouble) = snapshot.last_trouble(link) {
+                words = format!("{words}; {trouble}");
+            }
+        }
         LinkState::Down | LinkState::Misconfigured => {
             words = format!("{words}: {}; {}", link.trouble, next_try(snapshot, link));
         }
@@ -394,6 +398,7 @@ why; `tilld sync retry` sends again
             (LinkState::Down, "line down since 10:12: connection"),
             (LinkState::Probing, "trying now"),
             (LinkState::Misconfigured, "refused by head office since 10:12: connection"),
+            (LinkState::Up, "line up; the last try met: connection refused by 10.1.0.1:8443"),
         ] {
             let line = line(&with_link(state), "head office");
             assert!(line.contains(words), "{line}");

@@ -84,7 +84,10 @@ fn on_what_line(snapshot: &Snapshot) -> String {
             format!("; {}: {}", snapshot.line_words(link), link.trouble)
         }
         Some(Link { paused: Some(paused), .. }) => format!("; nothing is sent: {paused}"),
-        _ => String::new(),
+        Some(link) => {
+            snapshot.last_trouble(link).map_or_else(String::new, |what| format!("; {what}"))
+        }
+        None => String::new(),
     }
 }
 
@@ -198,5 +201,10 @@ mod tests {
         let link = paused.head_office.as_mut().and_then(|office| office.link.as_mut()).unwrap();
         link.paused = Some("the writer has too much to do".to_owned());
         assert_eq!(on_what_line(&paused), "; nothing is sent: the writer has too much to do");
+        let mut troubled = with_link(LinkState::Up);
+        let met = "; the last try met: connection refused by 10.1.0.1:8443; it is tried again";
+        assert_eq!(on_what_line(&troubled), met);
+        troubled.books.queued.count = 0;
+        assert_eq!(on_what_line(&troubled), "", "nothing waits");
     }
 }
