@@ -6,8 +6,13 @@ use std::mem;
 use super::{REQUEUE_ROWS, Relay};
 use crate::domain::decision::Sequence;
 use crate::domain::delivery::Holdings;
+use crate::store::Unavailable;
 use crate::system::event::Event;
 use crate::upstream::Upstream;
+
+/// After so many numbers that cannot be queued again there is a pause: they are more than the
+/// collections on one page, and where all fail this must not be all that the writer does.
+const SKIPPED_AT_ONCE: u64 = 100;
 
 /// Head office has lost what it had: from the last number down to this one all of it is queued
 /// again. Downwards, because a crash on the way then leaves the fall to be seen again.
@@ -58,8 +63,39 @@ impl<U: Upstream> Relay<U> {
         }
     }
 
+    /// What came of queueing these again.
+    pub(super) fn requeued(
+        &mut self,
+        (first, last): (Sequence, Sequence),
+        result: Result<usize, Unavailable>,
+    ) -> Result<(), Unavailable> {
+        let Some(fall) = &mut self.fall else { return Ok(()) };
+        match result {
+            Ok(_) => fall.rows = REQUEUE_ROWS.min(2 * fall.rows),
+            Err(Unavailable::Damaged) if first < last => {
+                fall.rows = (last - first + 1) / 2;
+                return Ok(());
+            }
+            Err(Unavailable::Damaged) => {
+                log::error!(
+                    TILLD_EVENT = Event::Damaged, TILLD_SEQUENCE = first;
+                    "collection {first} cannot be queued again for head office, which has lost \
+                     it, because a row or a page of the database is damaged; `tilld verify` tells \
+                     more"
+                );
+                fall.skipped += 1;
+                let rests = fall.skipped.is_multiple_of(SKIPPED_AT_ONCE);
+                self.requeued_from(first);
+                return if rests { Err(Unavailable::Damaged) } else { Ok(()) };
+            }
+            Err(error) => return Err(error),
+        }
+        self.requeued_from(first);
+        Ok(())
+    }
+
     /// Rows down to this number are queued again.
-    pub(super) fn requeued_from(&mut self, first: Sequence) {
+    fn requeued_from(&mut self, first: Sequence) {
         let Some(fall) = &mut self.fall else { return };
         fall.last = Some(first - 1);
         if first <= fall.held.up_to + 1 {

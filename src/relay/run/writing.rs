@@ -1,22 +1,18 @@
-//! Writes down what came of tries, many at a time, and queues again what head office lost. A
-//! damaged page of the database must cost only what stands on it.
+//! Has the writer note what came of tries, many at a time. A damaged page of the database must cost
+//! only what stands on it.
 
 use std::mem;
 use std::pin::Pin;
 
 use tokio::sync::oneshot;
 
-use super::{GATHER_TIME, REQUEUE_ROWS, Relay, WRITE_PAUSE};
+use super::{GATHER_TIME, Relay, WRITE_PAUSE};
 use crate::domain::decision::Sequence;
 use crate::domain::delivery::{Attempt, Fate};
 use crate::store::{Tried, Unavailable};
 use crate::system::clock;
 use crate::system::event::Event;
 use crate::upstream::Upstream;
-
-/// After so many numbers that cannot be queued again there is a pause: they are more than stand on
-/// one page, and where all of them fail this must not be all that the writer does.
-const SKIPPED_AT_ONCE: u64 = 100;
 
 /// What was written.
 pub(super) enum Written {
@@ -134,36 +130,6 @@ impl<U: Upstream> Relay<U> {
                 Ok(())
             }
         }
-    }
-
-    pub(super) fn requeued(
-        &mut self,
-        (first, last): (Sequence, Sequence),
-        result: Result<usize, Unavailable>,
-    ) -> Result<(), Unavailable> {
-        let Some(fall) = &mut self.fall else { return Ok(()) };
-        match result {
-            Ok(_) => fall.rows = REQUEUE_ROWS.min(2 * fall.rows),
-            Err(Unavailable::Damaged) if first < last => {
-                fall.rows = (last - first + 1) / 2;
-                return Ok(());
-            }
-            Err(Unavailable::Damaged) => {
-                log::error!(
-                    TILLD_EVENT = Event::Damaged, TILLD_SEQUENCE = first;
-                    "collection {first} cannot be queued again for head office, which has lost \
-                     it, because a row or a page of the database is damaged; `tilld verify` tells \
-                     more"
-                );
-                fall.skipped += 1;
-                let rests = fall.skipped.is_multiple_of(SKIPPED_AT_ONCE);
-                self.requeued_from(first);
-                return if rests { Err(Unavailable::Damaged) } else { Ok(()) };
-            }
-            Err(error) => return Err(error),
-        }
-        self.requeued_from(first);
-        Ok(())
     }
 }
 
