@@ -230,7 +230,8 @@ impl Writer {
         let now = AcceptedAt::new(clock::now());
         let can_write = self.can_write(now);
         if self.is_broken {
-            // What was pending on the tape could not be synced just now.
+            // What was pending on the tape could not be synced just now. It is not tried again: a
+            // second sync may say yes to what the first one lost.
             batch.into_iter().for_each(Command::answer_failed);
             return;
         }

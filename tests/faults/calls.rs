@@ -65,7 +65,8 @@ impl Call {
         self.path == "tilld.db-wal"
     }
 
-    fn path(&self, site: &Site) -> PathBuf {
+    /// The file that it is about.
+    pub fn path(&self, site: &Site) -> PathBuf {
         site.state_dir().join(&self.path)
     }
 }

@@ -1,6 +1,7 @@
 //! SIGKILL, EIO and ENOSPC at every single call by which the writer changes the disk between the
 //! birth of its database and a clean stop, each followed by a restart.
 
+use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -254,6 +255,31 @@ fn a_commit_is_synced_before_the_tape_tells_of_it_and_the_tape_before_the_next_c
     assert!(!is_wal_dirty && !is_tape_dirty);
     // The birth, four confirmations and what became of each, and a refusal.
     assert!(told >= 10, "{told} writes");
+}
+
+#[test]
+fn a_line_that_waited_for_the_tape_and_could_not_be_synced_is_not_written_again() {
+    let office = Office::open();
+    let calls = all_calls(&office, Path::new(PROGRAM));
+    let first_sync = calls.iter().find(|call| call.is_sync() && call.is_about_tape()).unwrap();
+    let mut case = Case::new(&office, Path::new(PROGRAM), 1);
+    case.restart().expect("a start").stop();
+    let command = calls::with_fault(case.site(), &case.clock, first_sync, Fault::Error("EIO"));
+    let mut daemon = Daemon::try_start_by(case.site(), command).expect("a start");
+    let mut till = Till::connect(daemon.address(), daemon.tls()).expect("a connection");
+    let (tape, aside) = (first_sync.path(case.site()), case.site().path().join("tape-aside"));
+    fs::rename(&tape, &aside).expect("a file of the tape");
+    let number = case.ledger.next();
+    assert_eq!(case.ledger.send(&mut till, number).as_deref(), Some("-1009"), "it waits");
+    fs::rename(&aside, &tape).expect("the same");
+    let number = case.ledger.next();
+    assert_ne!(case.ledger.send(&mut till, number).as_deref(), Some("1000"));
+    assert_eq!(daemon.wait(END_TIME_MAX).code(), Some(1));
+    assert!(calls::is_injected(case.site()));
+    let writes = calls::calls_of(case.site()).iter().filter(|call| call.is_write()).count();
+    assert_eq!(writes, 1, "a second sync may say yes to what the first one lost");
+    case.recover();
+    assert!(case.wrong.is_empty(), "{:#?}", case.wrong);
 }
 
 #[test]

@@ -20,7 +20,7 @@ use crate::domain::flags::Flags;
 use crate::domain::provenance::{Confirmation, ContractField, Digest, Form, KeyId, Provenance};
 use crate::domain::time::CollectedAt;
 use crate::store::backup::Backups;
-use crate::store::{Again, Recorded, Writing, database_path};
+use crate::store::{Again, Recorded, Unavailable, Writing, database_path};
 
 /// A head office that takes everything.
 #[derive(Clone, Default)]
@@ -353,7 +353,6 @@ async fn a_damaged_page_of_the_outbox_ends_no_start_and_keeps_nothing_from_head_
         outbox.unwrap().len()
     };
     eventually("others are out of the queue", || queued() == 0).await;
-    // Read again with what comes later, and not sent again.
     branch.record(1001).await;
     eventually("the way is open", || office.books().has.len() == 1001).await;
     assert_eq!(office.books().came.len(), 1001);
@@ -392,6 +391,30 @@ async fn the_next_try_is_told_when_head_office_asked_for_it() {
 }
 
 #[tokio::test]
+async fn what_the_last_try_met_is_told_until_one_gets_through() {
+    let branch = Branch::with(3).await;
+    let (state, mut relay) =
+        Relay::new(branch.store.clone(), branch.state_dir.path(), Office::default(), 4).unwrap();
+    let comes_back = |relay: &mut Relay<Office>, sequence, verdict, reason: &str| {
+        let contract = confirmation(sequence).collection.contract;
+        let sequence = Sequence::try_from(sequence).unwrap();
+        relay.lane.take([(sequence, contract)]);
+        assert_eq!(relay.lane.next(clock::monotonic()), Some(sequence));
+        let (reason, took) = (reason.to_owned(), Duration::ZERO);
+        let tried = upstream::Tried { verdict, http: None, code: None, reason, took, held: None };
+        let held = Holdings { up_to: 0, count: 0 };
+        relay.came_back(Ok(Returned { sequence, at: wall_clock(), held, tried }));
+        let state = state.borrow();
+        (state.trouble.clone(), state.last_success_at.is_some())
+    };
+    let unknown = || Verdict::Unknown { cause: UnknownCause::NoAnswer, retry_after: None };
+    let told = |trouble: &str, took| (trouble.to_owned(), took);
+    assert_eq!(comes_back(&mut relay, 1, unknown(), "no answer"), told("no answer", false));
+    assert_eq!(comes_back(&mut relay, 2, Verdict::Settled, "paid"), told("", false));
+    assert_eq!(comes_back(&mut relay, 3, Verdict::Delivered, ""), told("", true));
+}
+
+#[tokio::test]
 async fn what_was_tried_before_a_loss_was_heard_of_is_read_again_behind_what_was_lost() {
     let branch = Branch::with(3).await;
     let (_, mut relay) =
@@ -403,7 +426,15 @@ async fn what_was_tried_before_a_loss_was_heard_of_is_read_again_behind_what_was
     relay.lane.tried(2, &unknown, now, 0);
     assert_eq!(relay.lane.next(now + Duration::from_secs(1)), Some(2), "its time has come");
     relay.wanted.push(2);
-    relay.unwritable.insert(1);
+    relay.settling.insert(1);
+    let tries = delivered([1]);
+    relay.wrote(Written::Tries { tries, is_apart: true, result: Err(Unavailable::Damaged) });
+    assert!(
+        relay.settling.is_empty() && relay.unwritable.contains(&1) && relay.unwritten.is_empty()
+    );
+    let page = relay.outbox.as_mut().unwrap().page(0, 1, 10).unwrap();
+    relay.take_page(page);
+    assert!(!relay.lane.has(1), "it would be sent again and again");
     // Head office has it, and its answer was lost.
     let held = Holdings { up_to: 2, count: 2 };
     relay.fall = Some(Fall { held, last: None, rows: REQUEUE_ROWS, skipped: 0 });
