@@ -125,51 +125,62 @@ impl OutboxReader {
         last: Sequence,
         limit: usize,
     ) -> Result<Vec<Queued>, OpenError> {
-        let sequences = match outbox::queued(&self.connection, (after, last), limit) {
+        // One state for all of it: each row on its own would take the locks anew, and read again
+        // what the writer has changed meanwhile.
+        let state = self.connection.unchecked_transaction()?;
+        let sequences = match outbox::queued(&state, (after, last), limit) {
             Err(error) if is_damage(&error) => {
                 log::error!(
                     TILLD_EVENT = Event::Difference;
                     "a page of the queue for head office cannot be read, so all is sent that is \
                      not known to be there: {error}; `tilld verify` tells more"
                 );
-                outbox::undelivered(&self.connection, (after, last), limit)?
+                outbox::undelivered(&state, (after, last), limit)?
             }
             sequences => sequences?,
         };
-        sequences.into_iter().map(|sequence| self.row(sequence)).collect()
+        sequences.into_iter().map(|sequence| row(&state, &mut self.finder, sequence)).collect()
     }
 
     /// The row with this number, which is in the outbox.
     pub fn row(&mut self, sequence: Sequence) -> Result<Queued, OpenError> {
-        let damaged = |reason: String| Ok(Queued::Damaged { sequence, reason });
-        let row = match collections::by_sequence(&self.connection, sequence) {
-            Ok(Some(row)) => row,
-            Ok(None) => return damaged("its row is gone".to_owned()),
-            Err(error) if error.sqlite_error_code().is_none() => {
-                return damaged(error.to_string());
-            }
-            Err(error) if is_damage(&error) => {
-                return Ok(Queued::Unreadable { sequence, reason: error.to_string() });
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let EntryRow { entry, canonical, line: number, is_intact } = row;
-        if !is_intact {
-            return damaged("its row was altered after it was recorded".to_owned());
-        }
-        let line = match self.finder.find(number) {
-            Ok(Some((line, _))) if line.record != canonical => {
-                return damaged(format!("its row differs from line {number} of the tape"));
-            }
-            Ok(found) => found.map(|(_, digest)| TapeLine { number, digest }),
-            Err(error) => {
-                log::error!("the tape cannot be read to check collection {sequence}: {error}");
-                None
-            }
-        };
-        let collection = entry.confirmation.collection;
-        Ok(Queued::Sound(Outgoing { sequence, collection, line }))
+        row(&self.connection, &mut self.finder, sequence)
     }
+}
+
+fn row(
+    connection: &Connection,
+    finder: &mut Finder,
+    sequence: Sequence,
+) -> Result<Queued, OpenError> {
+    let damaged = |reason: String| Ok(Queued::Damaged { sequence, reason });
+    let row = match collections::by_sequence(connection, sequence) {
+        Ok(Some(row)) => row,
+        Ok(None) => return damaged("its row is gone".to_owned()),
+        Err(error) if error.sqlite_error_code().is_none() => {
+            return damaged(error.to_string());
+        }
+        Err(error) if is_damage(&error) => {
+            return Ok(Queued::Unreadable { sequence, reason: error.to_string() });
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let EntryRow { entry, canonical, line: number, is_intact } = row;
+    if !is_intact {
+        return damaged("its row was altered after it was recorded".to_owned());
+    }
+    let line = match finder.find(number) {
+        Ok(Some((line, _))) if line.record != canonical => {
+            return damaged(format!("its row differs from line {number} of the tape"));
+        }
+        Ok(found) => found.map(|(_, digest)| TapeLine { number, digest }),
+        Err(error) => {
+            log::error!("the tape cannot be read to check collection {sequence}: {error}");
+            None
+        }
+    };
+    let collection = entry.confirmation.collection;
+    Ok(Queued::Sound(Outgoing { sequence, collection, line }))
 }
 
 /// Whether a page is damaged, or its sector: SQLite calls that damage as well.
