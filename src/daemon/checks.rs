@@ -17,7 +17,7 @@ use crate::system::event::Event;
 const INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A check rests so many times as long as it works, so that cashiers do not notice it.
-const REST_FACTOR: u32 = 4;
+const REST_FACTOR: u32 = 9;
 
 /// The lowest priority that Linux knows.
 const NICENESS: i32 = 19;
