@@ -23,22 +23,26 @@ const GAPS_NAMED_MAX: usize = 100;
 pub struct Heard {
     branch: BranchName,
     epoch: Option<Epoch>,
-    sequence: Sequence,
+    /// Its number there, when it stands in the books here.
+    stored: Option<Sequence>,
     /// Amount and flags, when it was new here.
     new: Option<(Amount, Flags)>,
 }
 
 impl Heard {
-    /// What this provenance tells; `None` when no branch relayed it.
+    /// What this provenance of a collection tells that stands in the books; `None` when no branch
+    /// relayed it.
     pub fn of(provenance: &Provenance, new: Option<(Amount, Flags)>) -> Option<Heard> {
         let branch = provenance.branch.clone()?;
         let place = provenance.origin.map(|origin| origin.place);
-        Some(Heard {
-            branch,
-            epoch: place.map(|place| place.epoch),
-            sequence: place.map_or(0, |place| place.sequence),
-            new,
-        })
+        let (epoch, stored) = place.map(|place| (place.epoch, place.sequence)).unzip();
+        Some(Heard { branch, epoch, stored, new })
+    }
+
+    /// The same of what was refused. A branch must not take that to be here, and who looks for
+    /// what is missing must find it.
+    pub fn of_refused(provenance: &Provenance) -> Option<Heard> {
+        Some(Heard { stored: None, ..Heard::of(provenance, None)? })
     }
 }
 
@@ -81,7 +85,7 @@ pub fn note(connection: &Connection, heard: &[Heard], now: AcceptedAt) -> rusqli
         let word = epoch.map(|epoch| epoch.to_string()).unwrap_or_default();
         count(connection, branch, &word, &heard, now)?;
         let Some(epoch) = epoch else { continue };
-        let mut numbers: Vec<Sequence> = heard.iter().map(|one| one.sequence).collect();
+        let mut numbers: Vec<Sequence> = heard.iter().filter_map(|one| one.stored).collect();
         numbers.sort_unstable();
         for run in numbers.chunk_by(|a, b| *b <= a + 1) {
             insert(connection, branch, &word, (run[0], run[run.len() - 1]))?;
@@ -240,7 +244,7 @@ mod tests {
         Heard {
             branch: BranchName::parse("MNL-042").unwrap(),
             epoch: Some(Epoch::new([1, 2, 3, 4])),
-            sequence,
+            stored: Some(sequence),
             new: None,
         }
     }
@@ -273,7 +277,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tilld.db");
         let connection = schema::open_for_writing(&path, Mode::Live, &mut |_| Ok(())).unwrap();
-        let visit = Heard { epoch: None, ..heard(0) };
+        let visit = Heard { epoch: None, stored: None, ..heard(0) };
         for (ms, heard) in [(0, heard(3)), (1, visit)] {
             note(&connection, &[heard], AcceptedAt::from_unix_ms(ms).unwrap()).unwrap();
         }

@@ -115,7 +115,7 @@ impl<'a> Batch<'a> {
                 Ok(Outcome::Kept)
             }
             Command::Refuse(refused, _) => {
-                self.heard.extend(Heard::of(&refused.provenance, None));
+                self.heard.extend(Heard::of_refused(&refused.provenance));
                 if let Some(kept) = refusals::keep(self.connection, refused, self.line, self.now)? {
                     self.tell(What::Refusal, record::of_refusal(&kept));
                 }

@@ -1,9 +1,12 @@
 //! Another `tilld` that relays for its branch: what it sends was answered 1000 there, with the cash
 //! in the drawer, so it is always recorded.
 
+use std::fs;
+
 use serde_json::Value;
 
 use crate::support::site::flags;
+use crate::support::state::{DATABASE, WAL};
 use crate::support::{Answer, Caller, Confirmation, Daemon, JSON, PATH, Setup};
 
 const BRANCH: &str = "MNL-042";
@@ -85,6 +88,38 @@ fn a_second_receipt_of_a_paid_contract_is_recorded_for_a_relay_and_flagged() {
     let receipt = Value::from(rows[1]["receipt"].as_str().expect("a receipt"));
     assert_eq!(found, [(&"second".into(), vec!["overpaid"]), (&receipt, vec![])]);
     assert_eq!(site.list(&["--flag", "overpaid"]).len(), 1);
+}
+
+/// What a branch is told to be here it need never send again.
+#[test]
+fn what_was_refused_is_not_told_to_be_here_and_is_missing_also_after_a_rebuild() {
+    let site = with_branch(Setup::live()).prepare();
+    let send = |daemon: &Daemon, number: u32, confirmation: &Confirmation| {
+        let place = format!("1f2e3d4c-{number}");
+        let headers = [("Tilld-Branch", BRANCH), ("Tilld-Sequence", place.as_str())];
+        let answer = relay_with(daemon, &headers, confirmation);
+        let told = ["tilld-have", "tilld-held"].map(|name| answer.header(name).map(str::to_owned));
+        (answer.code(), told.map(Option::unwrap_or_default))
+    };
+    let here = |have, held| [have, held].map(|count: u32| format!("1f2e3d4c-{count}"));
+    let daemon = site.start();
+    let first = relayed();
+    assert_eq!(send(&daemon, 1, &first), ("1000".to_owned(), here(1, 1)));
+    assert_eq!(send(&daemon, 2, &first.with("amount", "1.00")).0, "2005");
+    assert_eq!(send(&daemon, 3, &relayed()), ("1000".to_owned(), here(1, 2)));
+    let missing = || {
+        let said = site.tilld(&["branches", "--output", "json"]).stdout;
+        let said: Value = serde_json::from_slice(&said).expect("JSON");
+        said["branches"][0]["missing"].clone()
+    };
+    assert_eq!(missing(), 1);
+    daemon.stop();
+    for file in [DATABASE, WAL] {
+        let _ = fs::remove_file(site.state_dir().join(file));
+    }
+    let daemon = site.start();
+    assert_eq!(missing(), 1);
+    assert_eq!(send(&daemon, 4, &relayed()), ("1000".to_owned(), here(1, 3)), "else it is a loss");
 }
 
 #[test]
