@@ -285,7 +285,8 @@ impl<U: Upstream> Relay<U> {
 
     /// Nothing is sent whose verdict could not be kept.
     fn may_send(&self) -> bool {
-        self.fall.is_none() && self.write_pause.is_none() && self.unwritten.len() < UNWRITTEN_MAX
+        let can_be_kept = self.write_trouble.is_none() && self.unwritten.len() < UNWRITTEN_MAX;
+        self.fall.is_none() && can_be_kept
     }
 
     fn send(&mut self) {

@@ -496,6 +496,25 @@ async fn what_comes_back_within_a_moment_is_written_down_together() {
     }
 }
 
+#[tokio::test]
+async fn while_what_became_of_some_cannot_be_written_down_no_others_are_sent() {
+    let branch = Branch::with(2).await;
+    let (_, mut relay) =
+        Relay::new(branch.store.clone(), branch.state_dir.path(), Office::default(), 4).unwrap();
+    let reading = relay.read().expect("a page that is read");
+    relay.take(reading.await);
+    let result = Err(Unavailable::NotWritable);
+    relay.wrote(Written::Tries { tries: delivered([1]), is_apart: false, result });
+    relay.lane.forget(1);
+    relay.write_pause = None;
+    let again = relay.write().expect("the pause is over");
+    relay.send();
+    assert!(relay.under_way.is_empty(), "what becomes of it may be no easier to write");
+    relay.wrote(again.await);
+    relay.send();
+    assert_eq!(relay.under_way.len(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_sent_again_before_its_parking_was_heard_of_is_not_passed_over() {
     let branch = Branch::with(3).await;
