@@ -194,10 +194,11 @@ pub struct Checked {
 
 /// Checks a backup: its checksums, then all that [`verify_with`] holds database and tape to.
 pub fn verify(directory: &Path, name: Name, progress: Progress<'_>) -> Result<Checked, OpenError> {
-    check(&directory.join(name.to_string()), progress)
+    check(&directory.join(name.to_string()), 0, progress)
 }
 
-fn check(place: &Path, progress: Progress<'_>) -> Result<Checked, OpenError> {
+/// All lines up to `last_line` must be there.
+fn check(place: &Path, last_line: i64, progress: Progress<'_>) -> Result<Checked, OpenError> {
     let inaccessible = |error| OpenError::inaccessible(place, error);
     let differences = check_sums(place, progress).map_err(inaccessible)?;
     if !differences.is_empty() {
@@ -216,11 +217,11 @@ fn check(place: &Path, progress: Progress<'_>) -> Result<Checked, OpenError> {
     // their digests.
     let directory = tape::directory(place);
     let mut told = |done, total| progress("checked", done, total);
-    let verified = verify_with(&copy, &directory, Days::default(), true, &mut told)?;
+    let verified = verify_with(&copy, &directory, Days::default(), Some(last_line), &mut told)?;
     let is_true_copy = verified.is_ok() || {
         // Beyond a tape without a line all rows stand for themselves.
         let no_tape = place.join("no-tape");
-        verify_with(&copy, &no_tape, Days::default(), true, &mut told)?.is_ok()
+        verify_with(&copy, &no_tape, Days::default(), Some(0), &mut told)?.is_ok()
     };
     Ok(Checked {
         is_true_copy,

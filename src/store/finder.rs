@@ -95,7 +95,7 @@ impl Finder {
     }
 
     /// Number and offset of the first good line at or behind an offset of a file.
-    fn first_good(&self, name: &str, offset: u64) -> io::Result<Option<(i64, u64)>> {
+    pub fn first_good(&self, name: &str, offset: u64) -> io::Result<Option<(i64, u64)>> {
         for scanned in Lines::open(&self.directory, name, offset)? {
             let scanned = scanned?;
             if let Some(line) = scanned.line {

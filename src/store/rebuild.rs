@@ -69,8 +69,7 @@ pub fn rebuild_locked(
     let collections =
         connection.query_row("SELECT count(*) FROM collection", [], |row| row.get(0))?;
     if damage.is_empty() {
-        let verified =
-            verify_with(&connection, &directory, Days::default(), false, &mut |_, _| {})?;
+        let verified = verify_with(&connection, &directory, Days::default(), None, &mut |_, _| {})?;
         if !verified.is_ok() {
             let message = format!(
                 "the new database does not fit the tape:\n  {}",

@@ -129,16 +129,17 @@ pub fn verify(
     Ok(found)
 }
 
-/// As [`verify`], with a database that is open already. While the tape's end is open, because a
-/// daemon writes there, what is missing behind it is no difference.
+/// As [`verify`], with a database that is open already. What is missing of the tape behind line
+/// `open_behind` and behind its end is no difference: it is not expected to be there.
 pub fn verify_with(
     connection: &Connection,
     directory: &Path,
     days: Days,
-    is_end_open: bool,
+    open_behind: Option<i64>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Verified, OpenError> {
-    let mut found = compare(connection, directory, days, (is_end_open, 0), progress)?;
+    let end = (open_behind.is_some(), open_behind.unwrap_or(0));
+    let mut found = compare(connection, directory, days, end, progress)?;
     found.differ(check_pages(connection));
     Ok(found)
 }

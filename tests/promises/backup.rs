@@ -543,6 +543,31 @@ fn a_damaged_tape_gets_backups_that_are_marked_and_remove_no_whole_one() {
     assert_answered(&daemon, &told, "-1015");
 }
 
+/// What is missing there was on the tape before the file that no backup has.
+#[test]
+fn a_tape_whose_newest_closed_file_is_cut_or_gone_gets_backups_that_are_marked() {
+    let cut = |path: &Path| {
+        let text = fs::read_to_string(path).unwrap();
+        let lines: Vec<&str> = text.split_inclusive('\n').collect();
+        fs::write(path, lines[..20].concat()).unwrap();
+    };
+    let torn = |path: &Path| {
+        let bytes = fs::read(path).unwrap();
+        fs::write(path, &bytes[..bytes.len() - 1]).unwrap();
+    };
+    let gone = |path: &Path| fs::remove_file(path).unwrap();
+    let cases: [(&str, Damage<'_>); 3] = [("cut", &cut), ("torn", &torn), ("gone", &gone)];
+    for (case, damage) in cases {
+        let (site, _, name) = backed_up();
+        damage(&site.state_dir().join("tape/000001-2020-01-01.jsonl"));
+        let (code, text) = self::told(&site, &["backup", "create"]);
+        assert_eq!(code, Some(65), "{case}: {text}");
+        let names = entries(&site);
+        let [whole, marked] = &names[..] else { panic!("{case}: {names:?}") };
+        assert!(*whole == name && marked.ends_with("-damaged"), "{case}: {names:?}");
+    }
+}
+
 #[test]
 fn how_a_backup_command_ends_says_what_was_wrong() {
     let site = Setup::live().prepare();

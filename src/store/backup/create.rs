@@ -19,6 +19,7 @@ use super::{
 };
 use crate::domain::provenance::Digest;
 use crate::domain::time::AcceptedAt;
+use crate::store::finder::Finder;
 use crate::store::{
     OpenError, OpenErrorKind, database_path, lock, place, schema, sync_directory, tape, wal_path,
 };
@@ -159,6 +160,8 @@ fn free_name(earlier: &[Name]) -> Name {
 struct ClosedTape {
     directory: PathBuf,
     names: Vec<String>,
+    /// All lines up to this one stand in them.
+    last_line: i64,
     /// The tape of the backup before.
     previous: Option<PathBuf>,
     /// What is to be copied at the most.
@@ -169,7 +172,10 @@ impl ClosedTape {
     fn of(state_dir: &Path, previous: Option<PathBuf>) -> io::Result<ClosedTape> {
         let directory = tape::directory(state_dir);
         let mut names = tape::files(&directory)?;
-        names.pop();
+        let open = names.pop().unwrap_or_default();
+        // Where that cannot be read, nothing is known of it.
+        let first = Finder::new(directory.clone()).first_good(&open, 0).ok().flatten();
+        let last_line = first.map_or(0, |(line, _)| line - 1);
         let mut bytes = 0;
         for name in &names {
             let length = fs::metadata(directory.join(name))?.len();
@@ -178,7 +184,7 @@ impl ClosedTape {
                 bytes += length;
             }
         }
-        Ok(ClosedTape { directory, names, previous, bytes })
+        Ok(ClosedTape { directory, names, last_line, previous, bytes })
     }
 
     /// Copies one file and gives its checksum. A link to the original would be lost with it. What
@@ -246,7 +252,7 @@ fn fill(
         progress("copied from the tape", done, tape.names.len() as u64);
     }
     write_sums(stage, &sums).map_err(inaccessible)?;
-    let checked = check(stage, progress)?;
+    let checked = check(stage, tape.last_line, progress)?;
     if checked.differences_count > 0 && !checked.is_true_copy {
         let message =
             format!("database and tape are damaged:\n  {}", checked.differences.join("\n  "));

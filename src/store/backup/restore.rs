@@ -51,7 +51,7 @@ pub fn restore(
     let _lock = lock::take(state_dir)?;
     let mut moved_aside = place::finish(state_dir).map_err(inaccessible)?;
     let backup = directory.join(name.to_string());
-    let checked = check(&backup, progress)?;
+    let checked = check(&backup, 0, progress)?;
     if checked.differences_count > 0 && !(name.is_damaged && checked.is_true_copy) {
         let message = format!(
             "the backup {name} is damaged; nothing was changed:\n  {}",
