@@ -123,8 +123,9 @@ pub fn finish(state_dir: &Path) -> io::Result<Vec<PathBuf>> {
     }
     // The new file's own time, so that what is moved aside in two goes bears one mark.
     let made = fs::metadata(&next)?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-    // The WAL first: beside a database that is not its own it would be played into it.
-    for name in ["tilld.db-wal", "tilld.db-shm", "tilld.db"] {
+    // The WAL first, and the journal of a first start that was cut off: beside a database that is
+    // not its own either would be played into it.
+    for name in ["tilld.db-wal", "tilld.db-shm", "tilld.db-journal", "tilld.db"] {
         let old = state_dir.join(name);
         if old.exists() {
             let aside = free_name(state_dir, name, made.as_millis());
@@ -160,7 +161,7 @@ pub fn free_name(directory: &Path, name: &str, stamp: u128) -> PathBuf {
 
 /// Removes a database that nobody needs, with what SQLite keeps beside it.
 pub fn remove(path: &Path) -> io::Result<()> {
-    for suffix in ["", "-wal", "-shm"] {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
         match fs::remove_file(&name) {
@@ -180,7 +181,7 @@ mod tests {
     #[test]
     fn an_exchange_that_was_cut_off_anywhere_is_finished_and_loses_no_old_file() {
         // A tape is a directory; here a file does as well.
-        let olds = ["tilld.db-wal", "tilld.db-shm", "tilld.db", "tape"];
+        let olds = ["tilld.db-wal", "tilld.db-shm", "tilld.db-journal", "tilld.db", "tape"];
         for moved in 0..=olds.len() {
             let state_dir = TempDir::new().unwrap();
             let state_dir = state_dir.path();
