@@ -167,9 +167,8 @@ pub fn agree(
     report.lines_missing = missing::behind(connection, &mark, &seen, pulse)?;
     report_holes(mark.line..behind.end.line, &seen, &mut report);
     settle_tail(connection, directory, &mut behind, &mut report)?;
-    for name in &behind.changed {
-        let start = if *name == mark.place.file { mark.place.end } else { 0 };
-        tape::write_over(directory, name, start, pulse)?;
+    for (name, stretch) in behind.changed {
+        tape::write_over(directory, &name, stretch, pulse)?;
     }
     Ok((Tape::at_end(directory.to_owned(), behind.end), report))
 }
@@ -295,8 +294,8 @@ pub fn mode(connection: &Connection) -> rusqlite::Result<Mode> {
 /// What stands on the tape behind the mark.
 struct Behind {
     end: End,
-    /// Files in which something stands behind the mark.
-    changed: Vec<String>,
+    /// Files in which something stands behind the mark, and where that can be read.
+    changed: Vec<(String, Range<u64>)>,
     /// What is no good line behind the last good one.
     tail: Vec<Scanned>,
 }
@@ -314,8 +313,20 @@ fn read_behind(
     for name in tape::files(directory)?.into_iter().filter(|name| *name >= mark.place.file) {
         let start = if name == mark.place.file { mark.place.end } else { 0 };
         behind.end.file = (name.clone(), start);
+        let mut readable_to = u64::MAX;
         for scanned in Lines::open(directory, &name, start)? {
-            let scanned = scanned?;
+            let scanned = match scanned {
+                Ok(scanned) => scanned,
+                Err(error) => {
+                    // A bad sector, say: what the database has of it is told in another file.
+                    readable_to = behind.end.file.1;
+                    report.damaged(format!(
+                        "{name} cannot be read from byte {readable_to} on: {error}"
+                    ));
+                    report_bad(&mut behind.tail, report);
+                    break;
+                }
+            };
             // An empty file behind them does not make them older.
             if behind.tail.last().is_some_and(|bad| bad.place.file != name) {
                 report_bad(&mut behind.tail, report);
@@ -336,7 +347,7 @@ fn read_behind(
             behind.end.place = scanned.place;
         }
         if behind.end.file.1 > start {
-            behind.changed.push(name);
+            behind.changed.push((name, start..readable_to));
         }
     }
     Ok(behind)
@@ -417,8 +428,8 @@ fn is_as_marked(mark: &Mark, directory: &Path) -> io::Result<bool> {
         Ok(()) => {
             Ok(line.pop() == Some(b'\n') && Digest(Sha256::digest(&line).into()) == mark.digest)
         }
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(error) => Err(error),
+        // It is cut off, or cannot be read any more.
+        Err(_) => Ok(false),
     }
 }
 

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::domain::contract::Mode;
 use crate::domain::provenance::Digest;
+use crate::system::watchdog::Pulse;
 
 /// Lines in one transaction.
 const BATCH_LINES: usize = 10_000;
@@ -132,7 +133,13 @@ fn fill(
     let mut bad = 0;
     for name in tape::files(directory).map_err(unreadable)? {
         for scanned in Lines::open(directory, &name, 0).map_err(unreadable)? {
-            let scanned = scanned.map_err(unreadable)?;
+            let scanned = match scanned {
+                Ok(scanned) => scanned,
+                Err(error) => {
+                    damage.push(format!("{name} cannot be read to its end: {error}"));
+                    break;
+                }
+            };
             let Some(line) = scanned.line else {
                 // A torn end counts as well: that it was never acknowledged is likely, not certain,
                 // and there is no database to ask.
@@ -158,6 +165,10 @@ fn fill(
         let message = format!("there is no tape in {} to rebuild from", directory.display());
         return Err(OpenError::new(OpenErrorKind::Damaged, message));
     }
+    // Its last lines may stand in the page cache alone: a process whose sync fails ends, and what
+    // the mark vouches for is not looked at again.
+    tape::write_over(directory, &end.1.file, 0..end.1.end, &Pulse::default())
+        .map_err(unreadable)?;
     births::begin_epoch(&connection, end.0 + bad + 1)?;
     agree::set_mark(&connection, (end.0, &end.1, end.2))?;
     Ok((connection, end.0, damage))
@@ -239,8 +250,26 @@ fn write_act(step: &Connection, line: &Line) -> Result<(), Box<dyn std::error::E
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
     use crate::store::model_tests::stopped_after;
+
+    #[test]
+    fn what_the_mark_vouches_for_is_written_to_the_disk_and_not_only_read_from_memory() {
+        let directory = stopped_after(5);
+        let state_dir = directory.path();
+        let tape_directory = tape::directory(state_dir);
+        let path = tape_directory.join(&tape::files(&tape_directory).unwrap()[0]);
+        let (tape, long_ago) = (fs::read(&path).unwrap(), SystemTime::UNIX_EPOCH);
+        fs::File::options().write(true).open(&path).unwrap().set_modified(long_ago).unwrap();
+        rebuild(state_dir, Mode::Live, false).unwrap();
+        assert!(
+            fs::metadata(&path).unwrap().modified().unwrap() > long_ago,
+            "its lines may be in memory alone"
+        );
+        assert_eq!(fs::read(&path).unwrap(), tape);
+    }
 
     #[test]
     fn a_full_disk_is_no_damage_of_the_tape() {

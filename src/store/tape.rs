@@ -21,7 +21,8 @@
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
+use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -396,12 +397,19 @@ impl Tape {
     fn go_to_file_of(&mut self, today: BusinessDate) -> Result<(), AppendError> {
         let last = parse_name(&self.name);
         if !self.is_new_file_due && last.is_some_and(|(_, date)| date == today) {
-            if self.file.is_none() {
-                let path = self.directory.join(&self.name);
-                let file = OpenOptions::new().write(true).open(path);
-                self.file = Some(file.map_err(AppendError::Refused)?);
-            }
-            return Ok(());
+            let path = self.directory.join(&self.name);
+            return match &self.file {
+                // What was written to it is nowhere but in the database: the next start tells it.
+                Some(file) if is_replaced(file, &path) => Err(AppendError::Unknown(
+                    io::Error::other(format!("{} was removed or replaced", path.display())),
+                )),
+                Some(_) => Ok(()),
+                None => {
+                    let file = OpenOptions::new().write(true).open(path);
+                    self.file = Some(file.map_err(AppendError::Refused)?);
+                    Ok(())
+                }
+            };
         }
         let number = last.map_or(1, |(number, _)| number + 1);
         let name = format!("{number:06}-{today}.jsonl");
@@ -418,6 +426,15 @@ impl Tape {
         self.length = 0;
         self.is_new_file_due = false;
         sync_directory(&self.directory).map_err(AppendError::Unknown)
+    }
+}
+
+/// Whether others find something else than this open file there, or nothing.
+fn is_replaced(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(here), Ok(there)) => (here.dev(), here.ino()) != (there.dev(), there.ino()),
+        (_, Err(error)) => error.kind() == io::ErrorKind::NotFound,
+        (Err(_), _) => false,
     }
 }
 
@@ -481,13 +498,19 @@ pub fn set_aside(directory: &Path, name: &str, end: u64) -> io::Result<String> {
 
 /// Writes a stretch of a file over itself and syncs it: what an earlier process wrote but could
 /// not sync may sit in the page cache only, marked as clean. `pulse` beats meanwhile.
-pub fn write_over(directory: &Path, name: &str, start: u64, pulse: &Pulse) -> io::Result<()> {
-    let mut file = OpenOptions::new().read(true).write(true).open(directory.join(name))?;
-    let mut offset = start;
+pub fn write_over(
+    directory: &Path,
+    name: &str,
+    stretch: Range<u64>,
+    pulse: &Pulse,
+) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(directory.join(name))?;
+    let mut offset = stretch.start;
     let mut buffer = vec![0; 256 * 1024];
     loop {
-        file.seek(SeekFrom::Start(offset))?;
-        let read = file.read(&mut buffer)?;
+        let left = usize::try_from(stretch.end - offset).unwrap_or(usize::MAX);
+        let wanted = left.min(buffer.len());
+        let read = file.read_at(&mut buffer[..wanted], offset)?;
         if read == 0 {
             return file.sync_all();
         }

@@ -1,6 +1,7 @@
 //! What else happens in a back room: the clock jumps, the disk hangs, files cannot be opened any
 //! more, and somebody leaves a program open that reads the database.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
@@ -11,7 +12,7 @@ use rusqlite::Connection;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use tilld::system::clock::monotonic;
 
-use crate::ledger::{Ledger, numbered};
+use crate::ledger::{Ledger, contract, numbered};
 use crate::support::clock::Clock;
 use crate::support::fleet::{Branch, MANILA, Office, assert_same_books};
 use crate::support::state::{DATABASE, WAL};
@@ -112,6 +113,41 @@ fn a_disk_that_hangs_for_30_seconds_costs_neither_the_process_nor_memory_nor_a_c
     assert_kept(&ledger, &site);
     assert!(ledger.entries().refused.is_empty());
     daemon.stop();
+}
+
+/// `tilld serve` from a disk that cannot read the tape's first file any more.
+fn with_bad_sector(site: &Site) -> Command {
+    let files = fs::read_dir(site.state_dir().join("tape")).unwrap();
+    let file = files.map(|file| file.unwrap().path()).min().expect("a file");
+    let mut strace = Command::new("strace");
+    strace.args(["-D", "-f", "-qq", "-o", "/dev/null", "-P"]).arg(file);
+    strace.args(["-e", "trace=read,pread64", "-e", "inject=read,pread64:error=EIO"]);
+    site.wrapped(strace)
+}
+
+#[test]
+fn a_tape_that_cannot_be_read_any_more_is_named_and_keeps_nobody_from_confirming() {
+    let site = Setup::live().prepare();
+    let ledger = Ledger::begin(site.path());
+    let daemon = site.start();
+    collect(&ledger, &daemon, 20);
+    daemon.stop();
+    let mut command = with_bad_sector(&site);
+    for _ in 0..2 {
+        let daemon = Daemon::start_by(&site, command);
+        daemon.await_line("cannot be read");
+        let wrong = ledger.wrong_when_repeated(&daemon);
+        assert!(wrong.is_empty(), "{wrong:#?}");
+        collect(&ledger, &daemon, 20);
+        daemon.stop();
+        // The disk does not get better by itself.
+        command = with_bad_sector(&site);
+    }
+    let told: BTreeSet<String> = ledger.entries().told.into_iter().map(contract).collect();
+    let rows = site.all();
+    let there: BTreeSet<String> =
+        rows.iter().map(|row| row["contract"].as_str().unwrap().to_owned()).collect();
+    assert!(told.is_subset(&there) && there.len() == rows.len());
 }
 
 /// Limits how many files the daemon may have open.

@@ -3,16 +3,20 @@
 //! invented.
 
 use std::fs;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
 use crate::support::fleet::database;
 use crate::support::state::{DATABASE, WAL};
-use crate::support::{Chance, Daemon, State};
+use crate::support::{Chance, Confirmation, Daemon, Setup, State};
 use crate::tape::{
     COUNT, MARKED, REFUSALS, assert_agreement, assert_all_stand, killed, numbered, others_than,
     rebuild, stopped,
 };
+
+/// So long may a daemon take that is to end.
+const END_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// The lines of a tape, each with its line feed.
 fn lines(tape: &[u8]) -> Vec<Vec<u8>> {
@@ -289,6 +293,28 @@ fn a_tape_that_is_removed_under_a_running_daemon_is_named() {
     let verified = site.verify();
     assert_eq!(verified.code, Some(65), "{verified:?}");
     daemon.stop();
+}
+
+#[test]
+fn a_tape_that_is_removed_while_it_is_written_is_told_anew_before_anything_else_is_promised() {
+    let site = Setup::live().prepare();
+    let mut daemon = site.start();
+    let told = [(); 3].map(|()| Confirmation::fresh());
+    for confirmation in &told {
+        assert_eq!(daemon.code(confirmation), "1000");
+    }
+    for name in State::of(&site).tape_files() {
+        fs::remove_file(site.state_dir().join(name)).unwrap();
+    }
+    assert_eq!(daemon.code(&Confirmation::fresh()), "-1009");
+    assert_eq!(daemon.wait(END_TIME_MAX).code(), Some(1));
+    let daemon = site.start();
+    for confirmation in &told {
+        assert_eq!(daemon.code(confirmation), "-1015");
+    }
+    daemon.stop();
+    let verified = site.verify();
+    assert_eq!(verified.code, Some(0), "{verified:?}");
 }
 
 #[test]
