@@ -26,7 +26,7 @@ use super::health::{Condition, Health, Recovered, WAL_BYTES_MAX};
 use super::relays::Held;
 use super::tape::{AppendError, Tape, Told};
 use super::transaction::{Batch, Outcome, Standing};
-use super::{OpenError, database_path, lock, place, rebuild, schema};
+use super::{OpenError, database_path, lock, place, rebuild, schema, sync_directory};
 use crate::domain::closing::ClosedDays;
 use crate::domain::contract::Mode;
 use crate::domain::decision::Sequence;
@@ -198,6 +198,9 @@ impl Writer {
         };
         let recovered = writer.recover();
         recovered.map_err(|error| OpenError::of_agreement(&writer.state_dir, error))?;
+        // The names of database and WAL: SQLite does not hear when they cannot be synced.
+        let synced = sync_directory(&writer.state_dir);
+        synced.map_err(|error| OpenError::inaccessible(&writer.state_dir, error))?;
         writer.tell_health();
         Ok(Opened { writer, store, commands, failed })
     }
