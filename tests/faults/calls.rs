@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::support::clock::Clock;
 use crate::support::{Site, eventually};
@@ -45,9 +46,10 @@ pub enum Fault {
 }
 
 impl Call {
-    /// Whether it is there to make something durable.
+    /// Whether it is there to make something durable, and its failure is heard of: SQLite asks for
+    /// a directory by fdatasync and does not hear the answer, so the daemon asks again, by fsync.
     pub fn is_sync(&self) -> bool {
-        self.name == "fsync" || self.name == "fdatasync"
+        self.name == "fsync" || self.name == "fdatasync" && !self.path.is_empty()
     }
 
     /// Whether it puts something into a file.
@@ -65,9 +67,14 @@ impl Call {
         self.path == "tilld.db-wal"
     }
 
-    /// The file that it is about.
+    /// The file that it is about, or the state directory itself.
     pub fn path(&self, site: &Site) -> PathBuf {
-        site.state_dir().join(&self.path)
+        let mut path = site.state_dir();
+        // An empty name would add a slash, which no path of a call ends with.
+        if !self.path.is_empty() {
+            path.push(&self.path);
+        }
+        path
     }
 }
 
@@ -86,7 +93,16 @@ pub fn with_fault(site: &Site, clock: &Clock, call: &Call, fault: Fault) -> Comm
         Fault::Kill => "signal=KILL".to_owned(),
         Fault::Error(name) => format!("error={name}"),
     };
-    let inject = format!("inject={}:{what}:when={}", call.name, call.number);
+    injected(site, clock, call, &format!("{what}:when={}", call.number))
+}
+
+/// `tilld serve` with each call of this name that is about the same path beginning so much later.
+pub fn with_delays(site: &Site, clock: &Clock, call: &Call, delay: Duration) -> Command {
+    injected(site, clock, call, &format!("delay_enter={}:when=1+", delay.as_micros()))
+}
+
+fn injected(site: &Site, clock: &Clock, call: &Call, what: &str) -> Command {
+    let inject = format!("inject={}:{what}", call.name);
     let path = call.path(site).display().to_string();
     traced(site, clock, &["-P".to_owned(), path, "-e".to_owned(), inject])
 }

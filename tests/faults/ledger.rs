@@ -21,6 +21,7 @@ use rustls::ClientConfig;
 use serde_json::Value;
 use tilld::system::clock;
 
+use crate::support::till::request;
 use crate::support::{Confirmation, Daemon, JSON, PATH, Site, Till};
 
 /// Every so many-th confirmation is sent twice, whatever was answered.
@@ -76,6 +77,11 @@ impl Drop for SetAtTheEnd<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+/// Whether a complaint is that somebody was told of money that is not there.
+pub fn is_loss(wrong: &str) -> bool {
+    wrong.contains(" was told and is ")
 }
 
 /// A confirmation whose amount, contract and receipt all follow from `number`.
@@ -178,6 +184,16 @@ impl Ledger {
         Some(code)
     }
 
+    /// Sends a new one on a connection of its own, and is gone before any answer.
+    pub fn send_and_leave(&self, address: SocketAddr, tls: &Arc<ClientConfig>) {
+        let number = self.next();
+        self.write(&format!("sent {number}\n"));
+        // A full house turns somebody away at the door, too.
+        if let Ok(mut till) = Till::connect(address, tls) {
+            let _ = till.send(&request(PATH, JSON, &[], numbered(number).text().as_bytes()));
+        }
+    }
+
     fn write(&self, line: &str) {
         (&self.file).write_all(line.as_bytes()).expect("room for the ledger");
         self.file.sync_data().expect("a disk that keeps the ledger");
@@ -236,6 +252,10 @@ impl Ledger {
         for number in &entries.new_again {
             wrong.push(format!("{} was new twice", contract(*number)));
         }
+        // For want of room, or of a disk, it is asked again; nothing else here is to be refused.
+        for (number, code) in entries.refused.iter().filter(|(_, code)| code != "-1009") {
+            wrong.push(format!("{} was answered {code}", contract(*number)));
+        }
         wrong
     }
 
@@ -245,7 +265,11 @@ impl Ledger {
         let told = self.entries().told.into_iter();
         let answers = told.map(|number| (number, self.send(&mut till, number)));
         let others = answers.filter(|(_, code)| code.as_deref() != Some("-1015"));
-        others.map(|(number, code)| format!("{} is now {code:?}", contract(number))).collect()
+        let complaints = others.map(|(number, code)| match code.as_deref() {
+            Some("1000") => format!("{} was told and is new now", contract(number)),
+            code => format!("{} is now {code:?}", contract(number)),
+        });
+        complaints.collect()
     }
 }
 

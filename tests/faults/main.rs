@@ -26,6 +26,9 @@ mod calls;
 mod every_call;
 
 #[cfg(test)]
+mod answers;
+
+#[cfg(test)]
 mod disk;
 
 #[cfg(test)]
