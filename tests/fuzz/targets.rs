@@ -1,9 +1,11 @@
 //! What is tried: each target takes any bytes, asserts what must hold of them, and names the
 //! outcome so that new ones are noticed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
+use serde_json::Value;
+use serde_json::value::RawValue;
 use tilld::config::Config;
 use tilld::domain::contract::Mode;
 use tilld::skypay::answer::Answer;
@@ -74,6 +76,10 @@ pub fn answer(input: &[u8]) -> String {
     let password = Password::new(PASSWORD);
     let plain = Answer::read(input, None);
     if let Ok(answer) = &plain {
+        if matches!(answer.code, 1000 | -1015) {
+            // What says that a collection is at head office says so to every reader of JSON.
+            assert_eq!(plain_code(input), answer.code.to_string());
+        }
         assert!(answer.description.chars().count() <= 255);
         assert!(!answer.description.contains(char::is_control));
     }
@@ -83,6 +89,19 @@ pub fn answer(input: &[u8]) -> String {
         Err(unreadable) => format!("{unreadable:?}"),
     };
     format!("{} {}", told(plain), told(opened))
+}
+
+/// The code of a reply by other means, without zeros before it; its last comma is forgiven.
+fn plain_code(input: &[u8]) -> String {
+    let text = String::from_utf8_lossy(input.trim_ascii());
+    let members = text.strip_suffix('}').expect("an object").trim_ascii_end();
+    let members = members.strip_suffix(',').unwrap_or(members);
+    let members: BTreeMap<String, Box<RawValue>> =
+        serde_json::from_str(&format!("{members}}}")).expect("JSON");
+    let code: Value = serde_json::from_str(members["responseCode"].get()).expect("a value");
+    let code = code.as_str().map_or_else(|| code.to_string(), str::to_owned);
+    let (sign, digits) = code.strip_prefix('-').map_or(("", &*code), |digits| ("-", digits));
+    format!("{sign}{}", digits.trim_start_matches('0'))
 }
 
 /// A text without its numbers, of which there are too many.

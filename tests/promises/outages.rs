@@ -14,7 +14,7 @@ use rustix::process::getpid;
 use crate::support::clock::Clock;
 use crate::support::fleet::{Branch, MANILA, Office, Way, assert_same_books, number, office_setup};
 use crate::support::wan::{Line, Wan};
-use crate::support::{Daemon, Setup, Site, authority};
+use crate::support::{Daemon, Setup, Site, authority, http};
 
 const ATTEMPTS: &str = "SELECT count(*) FROM attempt";
 
@@ -40,7 +40,19 @@ fn a_line_that_is_down_before_the_start_holds_up_neither_start_nor_cashiers() {
     branch.daemon().await_line("head office cannot be reached");
     branch.collect(30);
     assert!(office.site.all().is_empty());
+    let ready = http(branch.daemon().operator(), "GET", "/readyz");
+    assert!(ready.starts_with("HTTP/1.1 200 "), "this is what it is for: {ready}");
+    let sync = |arguments: &[&str]| {
+        let output = branch.site.tilld(&[&["sync"], arguments].concat());
+        (output.status.code(), [output.stdout, output.stderr].map(String::from_utf8))
+    };
+    let (code, said) = sync(&["now"]);
+    assert!(code == Some(0) && format!("{said:?}").contains("sending 60 waiting"), "{said:?}");
+    let (code, said) = sync(&["wait", "--timeout", "1 s"]);
+    assert!(code == Some(75) && format!("{said:?}").contains("60 collections"), "{said:?}");
     office.wan.set(Line::Up);
+    let (code, said) = sync(&["wait", "--timeout", "60 s"]);
+    assert!(code == Some(0) && format!("{said:?}").contains("nothing waits"), "{said:?}");
     assert_same_books(&office.site, &[&branch]);
     branch.daemon().await_line("head office is reached again");
 }
