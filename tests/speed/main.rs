@@ -51,29 +51,27 @@ fn main() -> Outcome<()> {
 
 /// What is measured beside the load: the way to head office, and the start.
 fn others(plan: &Plan, place: &Path, figures: &mut Figures) -> Outcome<()> {
-    let place_of_drains = place.join("drain");
+    eprintln!("drain of {}", plan.stocked_rows);
+    let stock = stock::stocked(place, plan.stocked_rows)?;
+    let place_of_stock = place.join("drain-of-stock");
+    let (mut stocked, rate) = Pair::with_delivered(&place_of_stock, plan.stocked_rows, &stock)?;
+    figures.add("drain of the stock, collections/s", rate);
+    // In turn, since they are compared.
     for _ in 0..plan.drains {
-        eprintln!("drain of {}", plan.backlog);
-        let mut pair = Pair::new(&place_of_drains)?;
+        eprintln!("drain of {}, without and with stock", plan.backlog);
+        let mut pair = Pair::new(&place.join("drain"))?;
         let drained = pair.measure(plan.backlog)?;
         pair.remove()?;
         figures.add(figures::DRAIN, drained.per_second);
         figures.add("a till's p50 during the drain, ms", 1e3 * drained.till_p50.as_secs_f64());
         figures.add(figures::TILL_P99, 1e3 * drained.till_p99.as_secs_f64());
         figures.add(figures::SINGLE, 1e3 * drained.single_p50.as_secs_f64());
-    }
-    eprintln!("drain of {}", plan.stocked_rows);
-    let stock = stock::stocked(place, plan.stocked_rows)?;
-    let (mut pair, rate) = Pair::with_delivered(&place_of_drains, plan.stocked_rows, &stock)?;
-    figures.add("drain of the stock, collections/s", rate);
-    for _ in 0..plan.drains {
-        eprintln!("drain of {} more", plan.backlog);
-        let drained = pair.measure(plan.backlog)?;
+        let drained = stocked.measure(plan.backlog)?;
         figures.add(figures::STOCKED_DRAIN, drained.per_second);
         figures.add(figures::STOCKED_TILL_P99, 1e3 * drained.till_p99.as_secs_f64());
         figures.add(figures::STOCKED_SINGLE, 1e3 * drained.single_p50.as_secs_f64());
     }
-    pair.remove()?;
+    stocked.remove()?;
     eprintln!("starts with {} collections", plan.started_rows);
     let started = start::measure(&stock::stocked(place, plan.started_rows)?, plan.starts)?;
     for ready in started.ready {
