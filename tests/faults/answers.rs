@@ -48,11 +48,12 @@ impl Shop {
     /// not begin.
     fn live(&self, command: Command) -> Vec<Answered> {
         let Ok(mut daemon) = Daemon::try_start_by(&self.site, command) else { return Vec::new() };
-        let mut till = Till::connect(daemon.address(), daemon.tls()).expect("a connection");
         let mut answered = Vec::new();
-        for _ in 0..CONFIRMATIONS {
+        // It may end as soon as it has begun.
+        let mut till = Till::connect(daemon.address(), daemon.tls()).ok();
+        while let Some(till) = till.as_mut().filter(|_| answered.len() < CONFIRMATIONS) {
             let began = monotonic();
-            let code = self.ledger.send(&mut till, self.ledger.next());
+            let code = self.ledger.send(till, self.ledger.next());
             let took = began.elapsed();
             answered.push(Answered { code, took, has_failed: calls::is_injected(&self.site) });
             if answered.last().is_some_and(|answered| !answered.is_recorded()) {
