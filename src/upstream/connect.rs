@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
-use rustls::{CertificateError, ClientConfig};
+use rustls::{AlertDescription, CertificateError, ClientConfig};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time;
@@ -90,8 +90,7 @@ pub fn in_words(error: &(dyn Error + 'static)) -> String {
             }
         }
         if let Some(error) = cause.downcast_ref::<io::Error>() {
-            let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-            return match (inner, error.kind()) {
+            return match (of_tls(error), error.kind()) {
                 (Some(error), _) => tls_in_words(error),
                 (
                     None,
@@ -105,6 +104,34 @@ pub fn in_words(error: &(dyn Error + 'static)) -> String {
         }
     }
     error.to_string()
+}
+
+/// Whether it was broken off over who we are. In TLS 1.3 we hear that when the request is out
+/// already, which the other side has not read and never will: it is a connection that failed.
+pub fn is_turned_away(error: &(dyn Error + 'static)) -> bool {
+    iter::successors(Some(error), |&error| error.source())
+        .filter_map(|cause| of_tls(cause.downcast_ref::<io::Error>()?))
+        .any(|error| matches!(error, rustls::Error::AlertReceived(alert) if is_about_us(*alert)))
+}
+
+/// An `io::Error` skips what it wraps when it is asked for its source.
+fn of_tls(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// Whether an alert says that our certificate is missing or not taken (RFC 8446, 6.2).
+fn is_about_us(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+    )
 }
 
 fn tls_in_words(error: &rustls::Error) -> String {
@@ -127,6 +154,13 @@ fn tls_in_words(error: &rustls::Error) -> String {
             }
             other => format!("its certificate is not trusted: {other}"),
         },
+        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            "it wants a certificate from us (CertificateRequired): name one in client_certificate"
+                .to_owned()
+        }
+        rustls::Error::AlertReceived(alert) if is_about_us(*alert) => {
+            format!("it does not take our certificate ({alert:?}): see client_certificate")
+        }
         rustls::Error::AlertReceived(alert) => format!("it broke off TLS: {alert:?}"),
         rustls::Error::InvalidMessage(_) => "it does not speak TLS: is the port right?".to_owned(),
         other => other.to_string(),

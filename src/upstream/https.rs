@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use tokio::time;
 use zeroize::Zeroizing;
 
-use super::connect::{Gate, in_words};
+use super::connect::{Gate, in_words, is_turned_away};
 use super::{Outgoing, Tried, Upstream, http_date, in_one_line, judge, retry_after};
 use crate::domain::Invalid;
 use crate::domain::collection::{BranchName, UserName};
@@ -230,14 +230,15 @@ impl Https {
         match connection.try_send_request(request).await {
             Ok(answer) => Ok((answer, connection)),
             Err(mut failure) => {
-                progress.sent = failure.take_message().is_none();
-                let error = failure.into_error();
+                let is_out = failure.take_message().is_none();
+                let mut error = failure.into_error();
                 // It ended first, and only it knows why: head office wants a certificate, say.
                 if error.is_canceled()
                     && let Ok(Err(why)) = ending.await
                 {
-                    return Err(no_answer(&why));
+                    error = why;
                 }
+                progress.sent = is_out && !is_turned_away(&error);
                 Err(no_answer(&error))
             }
         }

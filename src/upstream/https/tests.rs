@@ -349,6 +349,28 @@ async fn a_certificate_of_an_unknown_authority_is_refused_with_the_cure() {
 }
 
 #[tokio::test]
+async fn a_head_office_that_wants_a_certificate_has_not_read_what_was_sent() {
+    let rig = Rig::start([]).await;
+    let dir = rig.state.path().join("tls");
+    let (certificate, key) = (dir.join(tls::CERTIFICATE_FILE), dir.join(tls::KEY_FILE));
+    let demanding = tls::load(&certificate, &key, Some(&certificate)).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/", listener.local_addr().unwrap()).parse().unwrap();
+    tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        let accepting = TlsAcceptor::from(demanding.config).accept(socket).into_fallible();
+        let (_, mut socket) = accepting.await.expect_err("there is no certificate");
+        // Whoever closes with something unread resets the connection, and the alert may be lost.
+        socket.shutdown().await.unwrap();
+        socket.read_to_end(&mut Vec::new()).await
+    });
+    let https = Https::new(Settings { url, ..rig.settings() }).unwrap();
+    let tried = https.deliver(&outgoing()).await;
+    assert_eq!(tried.verdict, unknown(UnknownCause::NoConnection), "{}", tried.reason);
+    assert!(tried.reason.ends_with("name one in client_certificate"), "{}", tried.reason);
+}
+
+#[tokio::test]
 async fn a_server_without_tls_is_told_as_such() {
     let rig = Rig::start([]).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
