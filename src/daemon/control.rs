@@ -33,7 +33,7 @@ use crate::relay;
 use crate::skypay::answer::Answer;
 use crate::skypay::request::{Terms, kept_confirmation};
 use crate::store::reader::Reader;
-use crate::store::{Accept, Accepted, Again, Refused, Reopened, Store, Unavailable, Waiting};
+use crate::store::{Accept, Accepted, Refused, Reopened, Store, Unavailable, Waiting};
 use crate::system::clock;
 
 /// People and their scripts, each with one question.
@@ -47,6 +47,9 @@ const END_TIME: Duration = Duration::from_secs(5);
 
 /// How often it looks whether something still waits: cheap, and no person notices.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// So many parked collections are sent again at a time: tills get their turn in between.
+const AGAIN_ROWS: usize = 1000;
 
 /// Nothing is accepted for so long when the machine is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -299,13 +302,17 @@ impl Control {
 
     async fn retry(&self, which: Which, actor: &str) -> Result<Reply, Failure> {
         let actor = in_form(Actor::parse(actor))?;
-        let again = match which {
-            Which::AllParked => Again::AllParked,
-            Which::These(references) => {
-                Again::These(self.read(move |reader| parked(reader, &references)).await?)
-            }
-        };
-        let count = done(self.store.send_again(again, actor)).await?;
+        let meant = self.read(move |reader| match which {
+            Which::AllParked => Ok(reader.all_parked()?),
+            Which::These(references) => parked(reader, &references),
+        });
+        let mut count = 0;
+        for these in meant.await?.chunks(AGAIN_ROWS) {
+            let again = done(self.store.send_again(these.to_vec(), actor.clone())).await;
+            count += again.map_err(|Failure { exit, message }| {
+                Failure::new(exit, format!("{message}; before that {count} were sent again"))
+            })?;
+        }
         if let Some(relay) = self.in_force.relay() {
             relay.hurry();
         }

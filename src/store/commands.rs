@@ -87,15 +87,6 @@ pub enum Unavailable {
     Failed,
 }
 
-/// Which parked collections are to be sent again.
-#[derive(Clone, Debug)]
-pub enum Again {
-    /// These, as far as they are parked.
-    These(Vec<Sequence>),
-    /// All of them.
-    AllParked,
-}
-
 /// What comes back from the writer, later.
 pub type Waiting<T> = oneshot::Receiver<Result<T, Unavailable>>;
 
@@ -126,7 +117,7 @@ pub(super) struct Tries {
 }
 
 pub(super) struct SendAgain {
-    pub which: Again,
+    pub these: Vec<Sequence>,
     pub actor: Actor,
 }
 
@@ -256,10 +247,15 @@ impl Store {
         self.send(|answer| Command::NoteTries(Box::new(Tries { tries, held }), answer))
     }
 
-    /// Queues a person's wish to send parked collections again; gives how many that are. `actor` is
-    /// who wishes it, as claimed.
-    pub fn send_again(&self, which: Again, actor: Actor) -> Result<Waiting<usize>, Unavailable> {
-        self.send(|answer| Command::SendAgain(Box::new(SendAgain { which, actor }), answer))
+    /// Queues a person's wish to send these again, as far as they are parked; gives how many that
+    /// are. `actor` is who wishes it, as claimed. Each takes a line of the tape, and whatever comes
+    /// behind this waits for all of them.
+    pub fn send_again(
+        &self,
+        these: Vec<Sequence>,
+        actor: Actor,
+    ) -> Result<Waiting<usize>, Unavailable> {
+        self.send(|answer| Command::SendAgain(Box::new(SendAgain { these, actor }), answer))
     }
 
     /// Queues everything between two numbers again that is not parked, because head office has lost

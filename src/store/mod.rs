@@ -42,7 +42,7 @@ pub use acceptance::{Accept, Accepted};
 pub use acts::{Act, Deed};
 use agree::AgreeError;
 pub use collections::{Entry, Repeats, Variant};
-pub use commands::{Again, Bell, Receipt, Recorded, Reopened, Store, Unavailable, Waiting};
+pub use commands::{Bell, Receipt, Recorded, Reopened, Store, Unavailable, Waiting};
 pub use deliveries::{Delivery, KeptAttempt, Tried};
 pub use health::{Condition, Health, Recovered, WAL_BYTES_MAX};
 pub use refusals::{KeptRefusal, Refused};

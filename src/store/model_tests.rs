@@ -21,8 +21,8 @@ use super::reader::{Filter, Reader};
 use super::takings::{Days, Takings};
 use super::verify::{Manner, verify};
 use super::{
-    Accept, Accepted, Again, Deed, OpenErrorKind, Recorded, Refused, Reopened, Store, Tried,
-    Unavailable, Writing, database_path, tape,
+    Accept, Accepted, Deed, OpenErrorKind, Recorded, Refused, Reopened, Store, Tried, Unavailable,
+    Writing, database_path, tape,
 };
 use crate::domain::act::{About, Actor, Words};
 use crate::domain::amount::Amount;
@@ -161,7 +161,9 @@ impl Model {
             }
             Step::Try(which, fate) => self.deliver(*which, *fate),
             Step::SendAgain => {
-                let answer = self.store().send_again(Again::AllParked, manager());
+                let reader = Reader::open(self.state_dir.path()).expect("a reader");
+                let parked = reader.all_parked().expect("what is parked");
+                let answer = self.store().send_again(parked, manager());
                 let answer = answer.expect("a place in the queue").blocking_recv();
                 let parked = self.standing.values_mut().filter(|standing| **standing == "parked");
                 let count = parked.map(|standing| *standing = "queued").count();

@@ -400,6 +400,19 @@ impl Reader {
         rows.map(|row| self.listed(row?)).collect()
     }
 
+    /// The numbers of all collections that wait for a person, oldest first.
+    pub fn all_parked(&self) -> Result<Vec<Sequence>, OpenError> {
+        let mut numbers = Vec::new();
+        loop {
+            let after = numbers.last().copied().unwrap_or(0);
+            let page = outbox::parked_after(&self.connection, after, PAGE_ROWS)?;
+            if page.is_empty() {
+                return Ok(numbers);
+            }
+            numbers.extend(page);
+        }
+    }
+
     /// Whether real money is in the books.
     pub fn mode(&self) -> Result<Mode, OpenError> {
         Ok(agree::mode(&self.connection)?)

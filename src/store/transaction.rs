@@ -11,8 +11,7 @@ use super::acts::{self, Act, Deed};
 use super::closing::{self, Close, Closed, Closing};
 use super::collections::{self, Entry};
 use super::commands::{
-    Again, Command, Note, Receipt, Record, Recorded, Reopen, Reopened, SendAgain, Tries,
-    Unavailable,
+    Command, Note, Receipt, Record, Recorded, Reopen, Reopened, SendAgain, Tries, Unavailable,
 };
 use super::relays::{self, Heard, Held};
 use super::tape::{Told, What};
@@ -26,10 +25,6 @@ use crate::domain::delivery::{Epoch, Holdings};
 use crate::domain::flags::Flags;
 use crate::domain::provenance::{Confirmation, Provenance};
 use crate::domain::time::{AcceptedAt, BusinessDate};
-
-/// So many parked collections are sent again by one command: each takes a line of the tape, and
-/// others wait meanwhile.
-const AGAIN_MAX: usize = 10_000;
 
 /// What a command came to; nobody hears of it before it is durable.
 pub enum Outcome {
@@ -275,12 +270,8 @@ impl<'a> Batch<'a> {
     }
 
     fn send_again(&mut self, wish: &SendAgain) -> rusqlite::Result<Outcome> {
-        let wanted = match &wish.which {
-            Again::AllParked => outbox::parked_after(self.connection, 0, AGAIN_MAX)?,
-            Again::These(these) => these.clone(),
-        };
         let mut count = 0;
-        for sequence in &wanted {
+        for sequence in &wish.these {
             if !outbox::is_parked(self.connection, *sequence)? {
                 continue;
             }

@@ -14,7 +14,9 @@ use std::time::Duration;
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::support::{Confirmation, Daemon, Setup, Site, TILL_7, Till, eventually, http, received};
+use crate::support::{
+    Confirmation, Daemon, JSON, PATH, Setup, Site, TILL_7, Till, eventually, http, received,
+};
 
 /// How long a change may take to be seen; it takes a second.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -335,15 +337,16 @@ fn connections_that_say_nothing_hold_up_neither_tills_nor_the_end() {
     drop(silent);
 }
 
-/// Lets a collection wait for a person, as if head office had refused it.
-fn park(site: &Site, sequence: i64) {
+/// Lets the first so many collections wait for a person, as if head office had refused them.
+fn park(site: &Site, count: usize) {
     let database = Connection::open(site.state_dir().join("tilld.db")).unwrap();
     let park = format!(
-        "INSERT INTO parked SELECT sequence, amount FROM outbox WHERE sequence = {sequence};
-         DELETE FROM outbox WHERE sequence = {sequence};
-         INSERT INTO delivery VALUES
-             ({}, {sequence}, 'refused', 1795312800000, 31, 200, 2003, 0, 'amount: not so');",
-        1_000_000 + sequence
+        "INSERT INTO parked SELECT sequence, amount FROM outbox WHERE sequence <= {count};
+         DELETE FROM outbox WHERE sequence <= {count};
+         INSERT INTO delivery
+             SELECT 1000000 + sequence, sequence, 'refused', 1795312800000, 31, 200, 2003, 0,
+                    'amount: not so'
+             FROM parked;"
     );
     database.execute_batch(&park).unwrap();
 }
@@ -357,7 +360,7 @@ fn what_is_parked_is_listed_with_its_reason_and_sent_again_on_request() {
         assert_eq!(daemon.code(confirmation), "1000");
     }
     daemon.stop();
-    (1..=3).for_each(|sequence| park(&site, sequence));
+    park(&site, 3);
     let [first, second, ..] = &confirmations;
 
     let (code, text, _) = told(&site.tilld(&["sync", "parked"]));
@@ -397,6 +400,25 @@ fn what_is_parked_is_listed_with_its_reason_and_sent_again_on_request() {
         .map(|file| fs::read_to_string(file.unwrap().path()).unwrap())
         .collect();
     assert_eq!(tape.matches("\"actor\":\"ana\"").count(), 3, "{tape}");
+}
+
+#[test]
+fn all_that_is_parked_is_sent_again_however_much_that_is() {
+    const ROWS: usize = 2001;
+    let site = Setup::live().prepare();
+    let daemon = site.start();
+    let mut till = daemon.till();
+    for _ in 0..ROWS {
+        let text = Confirmation::fresh().text();
+        assert_eq!(till.post(PATH, JSON, &[], text.as_bytes()).code(), "1000");
+    }
+    daemon.stop();
+    park(&site, ROWS);
+    let _daemon = site.start();
+    let (_, text, errors) = told(&site.tilld(&["sync", "retry", "--all-parked"]));
+    assert_eq!(text, format!("{ROWS} collections are sent again\n"), "{errors}");
+    let (_, json) = status(&site);
+    assert_eq!((&json["parked"]["count"], &json["queued"]["count"]), (&0.into(), &ROWS.into()));
 }
 
 #[test]

@@ -20,7 +20,7 @@ use crate::domain::flags::Flags;
 use crate::domain::provenance::{Confirmation, ContractField, Digest, Form, KeyId, Provenance};
 use crate::domain::time::CollectedAt;
 use crate::store::backup::Backups;
-use crate::store::{Again, Recorded, Unavailable, Writing, database_path};
+use crate::store::{Recorded, Unavailable, Writing, database_path};
 
 /// A head office that takes everything.
 #[derive(Clone, Default)]
@@ -285,7 +285,7 @@ async fn a_row_sent_again_while_a_page_is_read_is_not_passed_over() {
         tokio::task::yield_now().await;
     }
     let manager = Actor::parse("manager").unwrap();
-    let again = branch.store.send_again(Again::AllParked, manager).unwrap();
+    let again = branch.store.send_again(vec![3], manager).unwrap();
     assert_eq!(again.await.unwrap(), Ok(1));
     relay.rang();
     relay.take(reading.await);
@@ -526,7 +526,7 @@ async fn a_row_sent_again_before_its_parking_was_heard_of_is_not_passed_over() {
     let parking = vec![tried(2, PARKED)];
     branch.note(parking.clone(), None).await;
     let manager = Actor::parse("manager").unwrap();
-    let again = branch.store.send_again(Again::AllParked, manager).unwrap();
+    let again = branch.store.send_again(vec![2], manager).unwrap();
     assert_eq!(again.await.unwrap(), Ok(1));
     relay.rang();
     let reading = relay.read().expect("a page that is read");
