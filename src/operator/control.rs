@@ -234,7 +234,7 @@ pub fn ask_telling(
         Request::Close { .. } => TAPE_TIME,
         _ => Duration::ZERO,
     };
-    let stream = UnixStream::connect(socket).map_err(|error| unreachable(socket, &error))?;
+    let stream = reach(socket)?;
     let silent = |error: io::Error| {
         let message = format!("the daemon does not answer on {}: {error}", socket.display());
         Failure::new(Exit::Error, message)
@@ -271,6 +271,11 @@ pub fn claimed_actor() -> String {
     });
     let uid = || format!("uid {}", rustix::process::getuid().as_raw());
     claimed.into_iter().next().unwrap_or_else(uid)
+}
+
+/// Connects to the daemon, if it runs.
+pub fn reach(socket: &Path) -> Result<UnixStream, Failure> {
+    UnixStream::connect(socket).map_err(|error| unreachable(socket, &error))
 }
 
 fn unreachable(socket: &Path, error: &io::Error) -> Failure {

@@ -10,7 +10,7 @@ use crate::support::{Confirmation, Setup, Site};
 const HOSTILE: &str = "\u{9b}31mPAID\u{202e}\u{2028}end";
 const HOSTILE_SHOWN: &str = r"\u{9b}31mPAID\u{202e}\u{2028}end";
 
-/// Every command that prints to standard output, and its exit code.
+/// Every command that prints to standard output.
 const PRINTING: &[&[&str]] = &[
     &["list"],
     &["list", "--output", "json"],
@@ -72,7 +72,7 @@ fn what_callers_wrote_is_escaped_for_people_and_exact_for_machines() {
 #[test]
 fn a_list_without_rows_is_still_a_whole_csv() {
     let empty = Setup::live().prepare();
-    empty.start().stop();
+    let _daemon = empty.start();
     let filled = hostile_site();
     for verb in [&["sync", "parked"] as &[&str], &["branches"]] {
         let header = printed(&empty, &[verb, &["--output", "csv"]].concat());
@@ -108,6 +108,7 @@ fn table_end(table: &str, cell: &str) -> usize {
 #[test]
 fn a_reader_that_goes_away_ends_a_command_without_a_word() {
     let site = hostile_site();
+    let _daemon = site.start();
     for arguments in PRINTING {
         printed(&site, arguments);
         let (reader, writer) = std::io::pipe().unwrap();

@@ -137,9 +137,13 @@ fn what_asks_the_daemon_is_exit_3_when_it_is_down_and_what_reads_goes_on() {
     site.start().stop();
     assert!(!socket(&site).exists() && !status_file(&site).exists(), "it tidies up");
     asks_exit_3("after a clean stop");
-    for arguments in [&["sync", "parked"] as &[&str], &["branches"]] {
-        assert_eq!(site.tilld(arguments).status.code(), Some(0), "{arguments:?}");
-    }
+    assert_eq!(site.tilld(&["branches"]).status.code(), Some(0));
+    let (code, text, errors) = told(&site.tilld(&["sync", "parked"]));
+    assert_eq!((code, &*text), (Some(3), ""), "{errors}");
+    assert!(
+        errors.starts_with("nothing is parked\n") && errors.contains("not running"),
+        "{errors}"
+    );
     site.start().kill();
     assert!(socket(&site).exists(), "nobody could tidy up");
     asks_exit_3("after a SIGKILL");
@@ -363,8 +367,9 @@ fn what_is_parked_is_listed_with_its_reason_and_sent_again_on_request() {
     park(&site, 3);
     let [first, second, ..] = &confirmations;
 
-    let (code, text, _) = told(&site.tilld(&["sync", "parked"]));
-    assert_eq!(code, Some(0), "{text}");
+    let (code, text, errors) = told(&site.tilld(&["sync", "parked"]));
+    assert_eq!(code, Some(3), "{text}");
+    assert!(errors.contains("the daemon is not running"), "{errors}");
     for expected in [&first.get("contractNumber"), "refused", "2003", "amount: not so"] {
         assert!(text.contains(expected), "{expected}: {text}");
     }

@@ -124,7 +124,8 @@ fn parked(config: &Config, output: Output) -> Result<(), Failure> {
     if printer.finish(members)? == 0 && matches!(output, Output::Table) {
         note("nothing is parked");
     }
-    Ok(())
+    // The books tell it without the daemon; but it is the one that would send it again.
+    control::reach(&config.operator.socket).map(drop)
 }
 
 fn parked_row(listed: &Listed) -> Row {
