@@ -19,8 +19,9 @@ use crate::domain::act::Actor;
 /// A longer question is refused: this has room for a thousand references.
 pub const REQUEST_BYTES_MAX: u64 = 64 * 1024;
 
-/// A longer answer is not read: a snapshot has a few kilobytes.
-const REPLY_BYTES_MAX: u64 = 1024 * 1024;
+/// A longer answer is not read: a snapshot has a few kilobytes, a day's close 150 bytes for each of
+/// at most 100,000 channels.
+const REPLY_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Beyond that, how long a tape of many years may take to be read.
 const TAPE_TIME: Duration = Duration::from_secs(600);

@@ -300,7 +300,10 @@ fn act(row: &Row<'_>) -> rusqlite::Result<Act> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::amount::Centavos;
     use crate::store::record;
+    use crate::store::takings::Takings;
+    use crate::store::tape::{self, Told, What};
 
     fn act(deed: Deed) -> Act {
         let at = AcceptedAt::from_unix_ms(1_795_305_820_534).unwrap();
@@ -332,6 +335,20 @@ mod tests {
             assert_eq!(record::of_act(&act), text);
             assert_eq!(record::act(&text), Ok(act));
         }
+    }
+
+    #[test]
+    fn the_longest_close_there_can_be_is_a_line_that_is_read() {
+        let most = Takings { count: i64::MAX, sum: Centavos(i64::MAX) };
+        let channels = (0..100_000).map(|channel| (channel, most)).collect();
+        let figures =
+            Figures { channels, delivered: most, waiting: most, parked: most, kept: most };
+        let deed = Deed::Close(BusinessDate::parse("2026-11-21").unwrap(), figures);
+        let mut act = act(deed);
+        act.actor = Actor::parse(&"\u{1f4b0}".repeat(Actor::CHARS_MAX)).unwrap();
+        let told =
+            Told { line: i64::MAX, at: act.at, what: What::Act, record: record::of_act(&act) };
+        assert!(tape::line_bytes(&told) < tape::LINE_BYTES_MAX);
     }
 
     #[test]

@@ -34,8 +34,9 @@ use crate::domain::provenance::Digest;
 use crate::domain::time::{AcceptedAt, BusinessDate};
 use crate::system::watchdog::Pulse;
 
-/// The longest line that is read, in bytes: a record with 4 KiB of kept text, escaped, fits.
-pub const LINE_BYTES_MAX: u64 = 64 * 1024;
+/// The longest line that is read, in bytes: the close of a day on which each of the 100,000
+/// channels that five digits can name was used fits.
+pub const LINE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// In the name of a torn end that was set aside, behind that of its file.
 pub const TORN: &str = ".torn-";

@@ -375,10 +375,41 @@ fn what_comes_for_a_closed_day_stands_in_the_next_open_one_whatever_was_lost_mea
 
 /// Confirms these numbers on that day over one connection.
 fn confirm_all(daemon: &Daemon, numbers: impl Iterator<Item = u32>) {
+    confirm_each(daemon, numbers.map(|number| taken(number, "1.00", &day(0), "10")));
+}
+
+fn confirm_each(daemon: &Daemon, confirmations: impl Iterator<Item = Confirmation>) {
     let mut till = daemon.till();
-    for number in numbers {
-        let body = taken(number, "1.00", &day(0), "10").text();
-        assert_eq!(till.post(PATH, JSON, &[], body.as_bytes()).code(), "1000", "{number}");
+    for confirmation in confirmations {
+        let body = confirmation.text();
+        assert_eq!(till.post(PATH, JSON, &[], body.as_bytes()).code(), "1000", "{body}");
+    }
+}
+
+/// As a till does that counts where it should name a channel.
+#[test]
+fn a_day_of_thousands_of_channels_is_closed_and_told_whatever_was_lost_meanwhile() {
+    const CHANNELS: u32 = 2500;
+    let site = Setup::live().prepare();
+    let daemon = site.start();
+    let of_channel = |n: u32| taken(n, "1.00", &day(0), &(10_000 + n).to_string());
+    confirm_each(&daemon, (1..=CHANNELS).map(of_channel));
+    let close = closed("ana", &site, &[&day(0)]);
+    assert_eq!(close["all"]["count"], CHANNELS);
+    confirm_all(&daemon, CHANNELS + 1..=CHANNELS + 2);
+    daemon.stop();
+    for lost in [&[] as &[&str], &[DATABASE]] {
+        let site = State::of(&site).without(lost).site();
+        let daemon = site.start();
+        let again = closed("ben", &site, &[&day(0)]);
+        assert_eq!(
+            (&again["was_closed"], &again["all"]),
+            (&json!(true), &close["all"]),
+            "{lost:?}"
+        );
+        daemon.stop();
+        let verified = site.verify();
+        assert_eq!(verified.code, Some(0), "{lost:?}: {verified:?}");
     }
 }
 
