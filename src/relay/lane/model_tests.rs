@@ -1,16 +1,19 @@
 //! Weeks at a branch in virtual time: the lane between a simulated outbox and a simulated head
 //! office, through outages of every kind, rows that always fail, restarts and people in a hurry.
 //!
-//! Time jumps from one event to the next and nothing sleeps. Wall clocks that jump need no step of
-//! their own: the lane is only ever given [`Instant`]s, which do not.
+//! Time jumps from one event to the next and nothing sleeps. The lane is only ever given
+//! [`Instant`]s; the wall clock, which jumps by years either way, has a say only where head office
+//! names a date.
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 
 use super::*;
 use crate::domain::contract::Mode;
 use crate::system::clock;
+use crate::upstream;
 
 /// Sequences that are tried: a few seconds on a small machine.
 const CASES: u32 = 32;
@@ -53,6 +56,8 @@ enum Event {
     /// SIGKILL and a new process.
     Restart,
     Hurry,
+    /// From now on the wall clock is so many days off.
+    ClockJumps(i64),
     /// A person has every parked row sent again.
     RetryParked,
 }
@@ -100,7 +105,9 @@ struct Try {
 }
 
 struct World {
+    began: Instant,
     now: Instant,
+    clock_is_off: TimeDelta,
     concurrency: usize,
     random: u64,
     lane: Lane,
@@ -122,8 +129,11 @@ struct World {
 
 impl World {
     fn new(seed: u64, concurrency: usize) -> World {
+        let now = clock::monotonic();
         World {
-            now: clock::monotonic(),
+            began: now,
+            now,
+            clock_is_off: TimeDelta::zero(),
             concurrency,
             random: seed,
             lane: Lane::new(concurrency),
@@ -178,6 +188,7 @@ impl World {
                     *probe_at = self.now.min(*probe_at);
                 }
             }
+            Event::ClockJumps(days) => self.clock_is_off = TimeDelta::days(days),
             Event::RetryParked => {
                 for (sequence, row) in &mut self.rows {
                     if row.standing == Standing::Parked {
@@ -261,8 +272,7 @@ impl World {
     /// What a try comes to, how long it takes, and whether head office has the row.
     fn send(&mut self, sequence: Sequence) -> (Verdict, Duration, bool) {
         let soon = Duration::from_millis(1 + self.random() % 300);
-        let retry_after = Some(Duration::from_secs(1 + self.random() % RETRY_AFTER_MAX_S));
-        let retry_after = retry_after.filter(|_| self.random().is_multiple_of(2));
+        let retry_after = self.asked_to_wait();
         let unknown = |cause, retry_after| Verdict::Unknown { cause, retry_after };
         let no_answer = unknown(UnknownCause::NoAnswer, None);
         let is_lost = self.random().is_multiple_of(2);
@@ -280,6 +290,24 @@ impl World {
                 (Verdict::Delivered, soon, true)
             }
         }
+    }
+
+    /// What we make of the Retry-After of a head office whose clock is right.
+    fn asked_to_wait(&mut self) -> Option<Duration> {
+        let wait = Duration::from_secs(1 + self.random() % RETRY_AFTER_MAX_S);
+        let right = DateTime::UNIX_EPOCH + TimeDelta::days(20_000) + (self.now - self.began);
+        let ours = right + self.clock_is_off;
+        let http = |at: DateTime<Utc>| at.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        let (until, date) = (http(right + wait), http(right));
+        let (header, date) = match self.random() % 6 {
+            0 => (wait.as_secs().to_string(), None),
+            1 => (until, Some(&*date)),
+            2 => return upstream::retry_after(&until, None, ours),
+            _ => return None,
+        };
+        let heard = upstream::retry_after(&header, date, ours);
+        assert_eq!(heard, Some(wait), "{header} from {date:?} with our clock at {ours}");
+        heard
     }
 
     fn end(&mut self, ended: &Try) {
@@ -447,6 +475,7 @@ fn event() -> impl Strategy<Value = Event> {
         6 => collect.prop_map(|(rows, contracts)| Event::Collect { rows, contracts }),
         1 => Just(Event::Restart),
         1 => Just(Event::Hurry),
+        1 => (-3660..=3660_i64).prop_map(Event::ClockJumps),
         1 => Just(Event::RetryParked),
     ]
 }
