@@ -264,11 +264,12 @@ pub fn figures(connection: &Connection, mode: Mode, close: &Close) -> rusqlite::
 }
 
 /// What of a day is in this table. Looked for from the day: where there is no head office, the
-/// table has everything that was ever recorded.
+/// table has everything that was ever recorded. The amount is that of the collection: no digest
+/// vouches for the other.
 fn standing(connection: &Connection, table: &str, day: BusinessDate) -> rusqlite::Result<Takings> {
     connection
         .prepare_cached(&format!(
-            "SELECT count(*), coalesce(sum({table}.amount), 0)
+            "SELECT count(*), coalesce(sum(collection.amount), 0)
              FROM collection CROSS JOIN {table} USING (sequence) WHERE business_date = ?1"
         ))?
         .query_row([day.to_string()], |row| {

@@ -129,6 +129,24 @@ pub fn requeue(
         .execute((first, last))
 }
 
+/// The collections between two numbers that wait or are parked with another amount than their own:
+/// there must be none.
+pub fn with_another_amount(
+    connection: &Connection,
+    first: Sequence,
+    last: Sequence,
+) -> rusqlite::Result<Vec<Sequence>> {
+    connection
+        .prepare_cached(
+            "SELECT sequence FROM outbox JOIN collection USING (sequence)
+             WHERE sequence BETWEEN ?1 AND ?2 AND outbox.amount IS NOT collection.amount
+             UNION SELECT sequence FROM parked JOIN collection USING (sequence)
+             WHERE sequence BETWEEN ?1 AND ?2 AND parked.amount IS NOT collection.amount",
+        )?
+        .query_map((first, last), |row| row.get(0))?
+        .collect()
+}
+
 /// The collections between two numbers that are neither queued nor parked nor delivered: there
 /// must be none.
 pub fn forgotten(

@@ -453,16 +453,22 @@ impl Check<'_> {
         if !self.is_live {
             return;
         }
-        match outbox::forgotten(self.connection, first, last) {
-            Ok(forgotten) => {
-                for sequence in forgotten {
-                    self.differs(format!(
-                        "collection {sequence} is neither queued for head office nor delivered \
-                         nor parked"
-                    ));
+        let forgotten = "is neither queued for head office nor delivered nor parked";
+        let altered = "is queued for head office or parked with another amount than its own";
+        for (found, what) in [
+            (outbox::forgotten(self.connection, first, last), forgotten),
+            (outbox::with_another_amount(self.connection, first, last), altered),
+        ] {
+            match found {
+                Ok(found) => {
+                    for sequence in found {
+                        self.differs(format!("collection {sequence} {what}"));
+                    }
+                }
+                Err(error) => {
+                    self.differs(format!("the queue from collection {first} on: {error}"));
                 }
             }
-            Err(error) => self.differs(format!("the queue from collection {first} on: {error}")),
         }
     }
 

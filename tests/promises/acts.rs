@@ -487,6 +487,25 @@ fn a_day_with_undelivered_collections_is_closed_only_when_told_so() {
 }
 
 #[test]
+fn an_amount_that_was_altered_in_the_queue_is_named_and_no_close_is_made_of_it() {
+    let site = Setup::live().prepare();
+    let daemon = site.start();
+    confirm_each(&daemon, (1..=2).map(|number| taken(number, "100.00", &day(0), "10")));
+    daemon.stop();
+    let database = Connection::open(site.state_dir().join(DATABASE)).unwrap();
+    database.execute("UPDATE outbox SET amount = amount + 1 WHERE sequence = 2", []).unwrap();
+    drop(database);
+    let verified = site.verify();
+    assert_eq!(verified.code, Some(65), "{verified:?}");
+    let named = "collection 2 is queued for head office or parked with another amount";
+    assert!(format!("{verified:?}").contains(named), "{verified:?}");
+    let _daemon = site.start();
+    let close = closed("ana", &site, &[&day(0)]);
+    let sums = ["kept", "delivered"].map(|standing| &close["head_office"][standing]["amount"]);
+    assert_eq!(sums, [&json!("200.00"), &json!("0.00")]);
+}
+
+#[test]
 fn a_day_that_cannot_be_closed_stays_open_and_it_is_said_why() {
     let site = Setup::live().prepare();
     let daemon = site.start();
