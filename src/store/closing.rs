@@ -126,6 +126,8 @@ pub struct OnTape {
     agreed: ByChannel,
     /// Line, channel and centavos of the others.
     later: Vec<(i64, u32, i64)>,
+    /// Files that could not be read to their end, and why.
+    unreadable: Vec<String>,
 }
 
 impl OnTape {
@@ -145,6 +147,7 @@ impl OnTape {
             up_to,
             agreed: ByChannel::new(),
             later: Vec::new(),
+            unreadable: Vec::new(),
         };
         let total = tape::bytes(&on_tape.directory)?;
         on_tape.read_to_end(&mut |done| progress(done, total))?;
@@ -158,23 +161,36 @@ impl OnTape {
 
     fn read_to_end(&mut self, progress: &mut dyn FnMut(u64)) -> io::Result<()> {
         let mut before = 0;
-        // A line that was altered so that it is not found is missed in the sum.
-        let text = format!("\"businessDate\":\"{}\"", self.day);
         for name in tape::files(&self.directory)? {
             if name < self.file {
                 continue;
             }
-            let start = if name == self.file { self.end } else { 0 };
-            let mut lines = Lines::open(&self.directory, &name, start)?;
-            let mut passed = |offset| progress(before + offset - start);
-            while let Some(line) = lines.next_with(&text, &mut passed)? {
-                self.count(&line);
+            if name != self.file {
+                (self.file, self.end) = (name, 0);
             }
-            self.end = lines.offset();
+            let start = self.end;
+            if let Err(error) = self.read_file(&mut |offset| progress(before + offset - start)) {
+                let what = format!("{} cannot be read to its end: {error}", self.file);
+                if !self.unreadable.contains(&what) {
+                    self.unreadable.push(what);
+                }
+            }
             before += self.end - start;
             progress(before);
-            self.file = name;
         }
+        Ok(())
+    }
+
+    fn read_file(&mut self, passed: &mut dyn FnMut(u64)) -> io::Result<()> {
+        // A line that was altered so that it is not found is missed in the sum, and so is one that
+        // cannot be read.
+        let text = format!("\"businessDate\":\"{}\"", self.day);
+        let mut lines = Lines::open(&self.directory, &self.file, self.end)?;
+        while let Some(line) = lines.next_with(&text, passed)? {
+            self.count(&line);
+            self.end = lines.offset();
+        }
+        self.end = lines.offset();
         Ok(())
     }
 
@@ -188,6 +204,11 @@ impl OnTape {
         } else {
             self.later.push((line.number, channel, centavos));
         }
+    }
+
+    /// Files that could not be read to their end, and why.
+    pub fn unreadable(&self) -> &[String] {
+        &self.unreadable
     }
 
     /// The collections up to the number.

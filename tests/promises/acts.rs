@@ -505,6 +505,17 @@ fn an_amount_that_was_altered_in_the_queue_is_named_and_no_close_is_made_of_it()
     assert_eq!(sums, [&json!("200.00"), &json!("0.00")]);
 }
 
+/// A directory in the place of a file fails to be read, as a bad sector does.
+#[test]
+fn a_file_of_the_tape_that_cannot_be_read_keeps_no_other_day_open() {
+    let site = Setup::live().prepare();
+    let daemon = site.start();
+    confirm_each(&daemon, [taken(1, "100.00", &day(0), "10")].into_iter());
+    fs::create_dir(site.state_dir().join("tape/000000-2020-01-01.jsonl")).unwrap();
+    assert_eq!(closed("ana", &site, &[&day(0)])["all"]["amount"], "100.00");
+    drop(daemon);
+}
+
 #[test]
 fn a_day_that_cannot_be_closed_stays_open_and_it_is_said_why() {
     let site = Setup::live().prepare();
