@@ -22,7 +22,7 @@ use super::lineup::Lineup;
 use super::record;
 use super::relays::{self, Heard};
 use super::tape::{self, End, Line, Lines, Place, Scanned, Tape, What};
-use super::{acts, births, collections, deliveries, refusals, transaction};
+use super::{acts, births, collections, deliveries, refusals, sync_directory, transaction};
 use crate::domain::Invalid;
 use crate::domain::act::About;
 use crate::domain::contract::Mode;
@@ -167,6 +167,10 @@ pub fn agree(
     report.lines_missing = missing::behind(connection, &mark, &seen, pulse)?;
     report_holes(mark.line..behind.end.line, &seen, &mut report);
     settle_tail(connection, directory, &mut behind, &mut report)?;
+    if directory.is_dir() {
+        // The name of its last file: whoever made it may have ended before that was synced.
+        sync_directory(directory)?;
+    }
     for (name, stretch) in behind.changed {
         tape::write_over(directory, &name, stretch, pulse)?;
     }

@@ -375,6 +375,8 @@ impl Tape {
             // What an earlier try left behind the last line is only a part of what is pending.
             if let Some(file) = &self.file {
                 file.set_len(self.length).map_err(AppendError::Refused)?;
+                // What is pending may go to another file: it must never stand in both.
+                file.sync_data().map_err(AppendError::Unknown)?;
             }
             self.is_torn = false;
         }
