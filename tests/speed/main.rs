@@ -4,7 +4,8 @@
 //!
 //! `tests/bench` builds what this needs and runs it; it prints tables and writes
 //! target/bench/figures.json. `--quick` measures little, `--only ab` the load on some endpoints and
-//! nothing else. Knows nothing of how the daemon is made.
+//! nothing else, `--only drain` the way to head office and nothing else. Knows nothing of how the
+//! daemon is made.
 
 mod daemon;
 mod drain;
@@ -38,19 +39,24 @@ fn main() -> Outcome<()> {
     let place = target.join("bench");
     fs::create_dir_all(&place)?;
     let mut figures = Figures::of(&plan);
-    rounds::run(&plan, only.map_or("abcde", String::as_str), &place, &mut figures)?;
-    if only.is_none() {
-        others(&plan, &place, &mut figures)?;
-        figures.add("binary, MB", megabytes(&daemon::binary()?)?);
-        figures.add(".deb, MB", megabytes(&package(&target.join("debian"))?)?);
+    match only.map(String::as_str) {
+        Some("drain") => drains(&plan, &place, &mut figures)?,
+        Some(endpoints) => rounds::run(&plan, endpoints, &place, &mut figures)?,
+        None => {
+            rounds::run(&plan, "abcde", &place, &mut figures)?;
+            drains(&plan, &place, &mut figures)?;
+            starts(&plan, &place, &mut figures)?;
+            figures.add("binary, MB", megabytes(&daemon::binary()?)?);
+            figures.add(".deb, MB", megabytes(&package(&target.join("debian"))?)?);
+        }
     }
     figures.write(&place.join("figures.json"))?;
     print!("{figures}");
     Ok(())
 }
 
-/// What is measured beside the load: the way to head office, and the start.
-fn others(plan: &Plan, place: &Path, figures: &mut Figures) -> Outcome<()> {
+/// The way to head office, without and with a stock that is delivered.
+fn drains(plan: &Plan, place: &Path, figures: &mut Figures) -> Outcome<()> {
     eprintln!("drain of {}", plan.stocked_rows);
     let stock = stock::stocked(place, plan.stocked_rows)?;
     let place_of_stock = place.join("drain-of-stock");
@@ -71,7 +77,11 @@ fn others(plan: &Plan, place: &Path, figures: &mut Figures) -> Outcome<()> {
         figures.add(figures::STOCKED_TILL_P99, 1e3 * drained.till_p99.as_secs_f64());
         figures.add(figures::STOCKED_SINGLE, 1e3 * drained.single_p50.as_secs_f64());
     }
-    stocked.remove()?;
+    Ok(stocked.remove()?)
+}
+
+/// The start of a daemon that has collections.
+fn starts(plan: &Plan, place: &Path, figures: &mut Figures) -> Outcome<()> {
     eprintln!("starts with {} collections", plan.started_rows);
     let started = start::measure(&stock::stocked(place, plan.started_rows)?, plan.starts)?;
     for ready in started.ready {
