@@ -34,6 +34,14 @@ impl Way {
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
+
+    /// Makes ready to go it.
+    pub fn ready(self, config: &Config, store: &Store) -> Result<Ready, Failure> {
+        let Way { https, fingerprint, certificate } = self;
+        let concurrency = config.upstream.as_ref().map_or(1, |upstream| upstream.concurrency);
+        let relay = relay::prepare(store.clone(), &config.state_dir, https, concurrency)?;
+        Ok(Ready { relay, fingerprint, certificate })
+    }
 }
 
 /// The way to head office, made of what is configured. None: nothing is configured, or this is a
@@ -53,6 +61,23 @@ pub fn way(config: &Config) -> Result<Option<Way>, Failure> {
     }
 }
 
+/// All that passing on takes; to begin cannot fail.
+pub struct Ready {
+    relay: relay::Ready<Https>,
+    fingerprint: Fingerprint,
+    certificate: Option<Certificate>,
+}
+
+impl Ready {
+    /// Starts to pass on what waits. Another that does must have ended.
+    pub fn begin(self) -> PassingOn {
+        let Ready { relay, fingerprint, certificate } = self;
+        let (stop, stopped) = oneshot::channel();
+        let (handle, task) = relay.begin(async { drop(stopped.await) });
+        PassingOn { handle, fingerprint, certificate, stop, task }
+    }
+}
+
 /// The relay at work.
 pub struct PassingOn {
     handle: Handle,
@@ -63,17 +88,6 @@ pub struct PassingOn {
 }
 
 impl PassingOn {
-    /// Starts to pass on what waits.
-    pub fn start(config: &Config, store: &Store, way: Way) -> Result<PassingOn, Failure> {
-        let Way { https: upstream, fingerprint, certificate } = way;
-        let concurrency = config.upstream.as_ref().map_or(1, |upstream| upstream.concurrency);
-        let (stop, stopped) = oneshot::channel();
-        let stopped = async { drop(stopped.await) };
-        let (handle, task) =
-            relay::start(store.clone(), &config.state_dir, upstream, concurrency, stopped)?;
-        Ok(PassingOn { handle, fingerprint, certificate, stop, task })
-    }
-
     /// The way to it.
     pub fn handle(&self) -> Handle {
         self.handle.clone()

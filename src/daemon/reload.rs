@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::spawn_blocking;
 
 use super::certificate::{self, lacking_names, server_tls};
-use super::head_office::{self, PassingOn, Way};
+use super::head_office::{self, PassingOn, Ready, Way};
 use crate::config::{Config, ReplyCode, Upstream};
 use crate::domain::collection::BranchName;
 use crate::endpoint::{Callers, Endpoint, Rules};
@@ -111,7 +111,8 @@ impl InForce {
         log::info!(TILLD_EVENT = Event::Configured; "configured: {}", prepared.summary());
         warn_without_callers(&prepared.config);
         let Prepared { config, rules, tls, keys, way } = prepared;
-        let passing_on = way.map(|way| PassingOn::start(&config, &store, way)).transpose()?;
+        let ready = way.map(|way| way.ready(&config, &store)).transpose()?;
+        let passing_on = ready.map(Ready::begin);
         let (shown, _) =
             watch::channel(shown(&config, &tls.certificate, keys, passing_on.as_ref()));
         Ok(InForce {
@@ -215,18 +216,12 @@ impl InForce {
         if present == way.as_ref().map(Way::fingerprint) {
             return Ok(());
         }
+        let ready = way.map(|way| way.ready(config, &self.store)).transpose()?;
         // Never two at a time: each counts for itself what is under way.
         if let Some(passing_on) = parts.passing_on.take() {
             passing_on.end().await;
         }
-        let started = way.map(|way| PassingOn::start(config, &self.store, way)).transpose();
-        parts.passing_on = started.map_err(|failure| {
-            self.shown.send_modify(|shown| shown.relay = None);
-            let message = format!(
-                "{failure}; nothing is sent to head office until a reload succeeds, or a restart"
-            );
-            Failure::new(failure.exit, message)
-        })?;
+        parts.passing_on = ready.map(Ready::begin);
         Ok(())
     }
 

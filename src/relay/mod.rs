@@ -5,5 +5,5 @@ pub mod lane;
 mod run;
 mod state;
 
-pub use run::start;
+pub use run::{Ready, prepare};
 pub use state::{Handle, Link, State};

@@ -60,19 +60,37 @@ const REQUEUE_ROWS: i64 = 2000;
 /// next start.
 const DRAIN_TIME: Duration = Duration::from_secs(3);
 
-/// Starts to pass on what waits in the outbox of a state directory, until `stop` resolves. The task
-/// ends then, and with it its hold on the store.
-pub fn start<U: Upstream>(
+/// Makes ready to pass on what waits in the outbox of a state directory. All that can fail does so
+/// here, while another may still be at work.
+pub fn prepare<U: Upstream>(
     store: Store,
     state_dir: &Path,
     upstream: U,
     concurrency: usize,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> Result<(Handle, JoinHandle<()>), OpenError> {
+) -> Result<Ready<U>, OpenError> {
     let (state, relay) = Relay::new(store, state_dir, upstream, concurrency)?;
-    let hurry = Arc::new(Notify::new());
-    let handle = Handle { hurry: Arc::clone(&hurry), state };
-    Ok((handle, tokio::spawn(relay.run(hurry, stop))))
+    Ok(Ready { relay, state })
+}
+
+/// Everything is there to pass on what waits.
+pub struct Ready<U> {
+    relay: Relay<U>,
+    state: watch::Receiver<State>,
+}
+
+impl<U: Upstream> Ready<U> {
+    /// Begins, until `stop` resolves. The task ends then, and with it its hold on the store. Never
+    /// two at a time: each counts for itself what is under way.
+    pub fn begin(
+        self,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> (Handle, JoinHandle<()>) {
+        let Ready { mut relay, state } = self;
+        relay.follow_another();
+        let hurry = Arc::new(Notify::new());
+        let handle = Handle { hurry: Arc::clone(&hurry), state };
+        (handle, tokio::spawn(relay.run(hurry, stop)))
+    }
 }
 
 struct Relay<U> {
@@ -197,6 +215,15 @@ impl<U: Upstream> Relay<U> {
             state,
         };
         Ok((watched, relay))
+    }
+
+    /// Takes over what another has done since this one was made.
+    fn follow_another(&mut self) {
+        self.tried_before = self.tried_before.max(self.bell.ready_to());
+        // Else it is what that one knew before: less is heard of as a fall, and is none.
+        if let Some(Ok(held)) = self.outbox.as_ref().map(OutboxReader::holdings) {
+            self.held = held;
+        }
     }
 
     async fn run(mut self, hurry: Arc<Notify>, stop: impl Future<Output = ()>) {

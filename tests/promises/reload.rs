@@ -279,6 +279,26 @@ fn a_head_office_comes_changes_and_goes_by_reload() {
     assert_eq!(number(&branch.site, "SELECT count(*) FROM outbox"), 1);
 }
 
+/// Nothing can be read from a database that is not there: as little as with no descriptor left.
+#[test]
+fn a_reload_that_cannot_begin_another_way_to_head_office_leaves_the_present_one() {
+    let office = Office::open();
+    let setup = Setup::live();
+    let mut branch = Branch::with(MANILA, &setup, &office.way());
+    branch.start();
+    branch.configure(&setup, &office.way().and("timeout = \"9 s\""));
+    let database = branch.site.state_dir().join("tilld.db");
+    let away = database.with_extension("away");
+    fs::rename(&database, &away).unwrap();
+    let (code, _, errors) = told(&branch.site.tilld(&["reload"]));
+    assert!(code != Some(0) && errors.contains("tilld.db"), "{code:?}: {errors}");
+    fs::rename(&away, &database).unwrap();
+    done(&branch.site, &["sync", "now"]);
+    branch.collect(2);
+    branch.await_empty_outbox();
+    assert_eq!(office.site.all().len(), 2);
+}
+
 #[test]
 fn an_authority_that_the_system_learns_to_trust_is_taken_by_a_reload() {
     let office = Office::open();

@@ -123,7 +123,7 @@ impl Branch {
 
     fn relay(&self, office: &Office) -> Handle {
         let (store, path) = (self.store.clone(), self.state_dir.path());
-        start(store, path, office.clone(), 4, pending()).unwrap().0
+        prepare(store, path, office.clone(), 4).unwrap().begin(pending()).0
     }
 
     /// Waits until head office has these and no others, and nothing waits any more.
