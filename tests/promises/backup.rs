@@ -568,6 +568,25 @@ fn a_tape_whose_newest_closed_file_is_cut_or_gone_gets_backups_that_are_marked()
     }
 }
 
+/// A directory in the place of a file fails to be read, as a bad sector does.
+#[test]
+fn a_closed_file_of_the_tape_that_cannot_be_read_keeps_no_backup_from_being_made() {
+    let (site, _, name) = backed_up();
+    let closed = site.state_dir().join("tape/000001-2020-01-01.jsonl");
+    fs::remove_file(&closed).unwrap();
+    fs::create_dir(&closed).unwrap();
+    let whole = create(&site);
+    assert_ne!(whole, name);
+    ok(&site, &["backup", "verify", &whole]);
+    for made in entries(&site) {
+        fs::remove_dir_all(directory(&site).join(made)).unwrap();
+    }
+    let (code, text) = self::told(&site, &["backup", "create"]);
+    assert_eq!(code, Some(65), "no backup has that file: {text}");
+    let names = entries(&site);
+    assert!(matches!(&names[..], [marked] if marked.ends_with("-damaged")), "{names:?}");
+}
+
 #[test]
 fn how_a_backup_command_ends_says_what_was_wrong() {
     let site = Setup::live().prepare();

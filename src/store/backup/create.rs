@@ -5,9 +5,9 @@
 //! so.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -187,24 +187,44 @@ impl ClosedTape {
         Ok(ClosedTape { directory, names, last_line, previous, bytes })
     }
 
-    /// Copies one file and gives its checksum. A link to the original would be lost with it. What
-    /// the backup before has just the same is linked to that, so that each closed file takes its
-    /// place once, however many days are kept.
+    /// Copies one file and gives the copy's checksum. A link to the original would be lost with it.
+    /// What the backup before has just the same is linked to that, so that each closed file takes
+    /// its place once, however many days are kept; and so is what cannot be read here any more,
+    /// because a closed file does not change.
     fn copy(&self, name: &str, to: &Path) -> io::Result<Digest> {
         let from = self.directory.join(name);
-        let sum = digest(&from)?;
+        let sum = digest(&from).ok();
         if let Some(previous) = &self.previous {
             let previous = previous.join(name);
             // One that cannot be read must not keep all later backups from being made.
-            let is_same = previous.is_file() && digest(&previous).is_ok_and(|its| its == sum);
-            if is_same && fs::hard_link(previous, to).is_ok() {
-                return Ok(sum);
+            if let Some(its) = previous.is_file().then(|| digest(&previous).ok()).flatten()
+                && sum.is_none_or(|sum| sum == its)
+                && fs::hard_link(previous, to).is_ok()
+            {
+                return Ok(its);
             }
         }
-        fs::copy(from, to)?;
-        File::open(to)?.sync_all()?;
-        Ok(sum)
+        if let Some(sum) = sum {
+            fs::copy(from, to)?;
+            File::open(to)?.sync_all()?;
+            return Ok(sum);
+        }
+        // The check misses the rest, and the backup's name says so.
+        copy_readable(&from, to)?;
+        digest(to)
     }
+}
+
+/// Copies a file up to where it cannot be read.
+fn copy_readable(from: &Path, to: &Path) -> io::Result<()> {
+    let mut copy = OpenOptions::new().create_new(true).write(true).mode(0o640).open(to)?;
+    let mut buffer = vec![0; 256 * 1024];
+    if let Ok(mut from) = File::open(from) {
+        while let Ok(read @ 1..) = from.read(&mut buffer) {
+            copy.write_all(&buffer[..read])?;
+        }
+    }
+    copy.sync_all()
 }
 
 /// Wants twice the database: once for its copy, once for the WAL that may grow meanwhile; and the
