@@ -283,6 +283,7 @@ fn link(state: relay::State, last_delivered_at: Option<AcceptedAt>) -> Link {
         next_probe_at: state.next_probe_at.map(Moment),
         last_success_at: state.last_success_at.or(last_delivered_at).map(Moment),
         paused: state.paused,
+        is_copy: state.is_copy,
     }
 }
 

@@ -195,6 +195,9 @@ pub struct Link {
     pub last_success_at: Option<Moment>,
     /// Why nothing is sent although something could be.
     pub paused: Option<String>,
+    /// Whether head office has numbers that this database has not given yet: it is a copy of an
+    /// older one.
+    pub is_copy: bool,
 }
 
 /// How the link stands.
@@ -454,6 +457,7 @@ pub(super) mod tests {
                     next_probe_at: None,
                     last_success_at: Some(moment(149 * MIN)),
                     paused: None,
+                    is_copy: false,
                 }),
             }),
             recovered: Recovered::default(),

@@ -184,6 +184,7 @@ impl<U: Upstream> Relay<U> {
             next_probe_at: None,
             last_success_at: None,
             paused: None,
+            is_copy: false,
         });
         let relay = Relay {
             bell: store.bell(),
@@ -525,6 +526,7 @@ impl<U: Upstream> Relay<U> {
             }
             state.link = link;
             state.paused = paused;
+            state.is_copy = self.is_copy;
             state.next_probe_at = until.map(wall_clock_in);
             is_changed
         });

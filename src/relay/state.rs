@@ -55,6 +55,9 @@ pub struct State {
     pub last_success_at: Option<AcceptedAt>,
     /// Why nothing is sent although something could be, in words: verdicts cannot be written down.
     pub paused: Option<String>,
+    /// Whether head office has numbers that this database has not given yet: it is a copy of an
+    /// older one.
+    pub is_copy: bool,
 }
 
 /// The way to a running relay.

@@ -217,6 +217,44 @@ fn a_branch_rebuilt_from_its_tape_has_a_new_epoch_and_head_office_all_of_it_once
     assert_eq!(number(&branch.site, sql), 0, "its own tries were taken for another's");
 }
 
+/// As after the image of a disk was laid back.
+#[test]
+fn a_branch_that_goes_on_from_its_own_past_is_told_of_until_it_has_an_epoch_of_its_own() {
+    let office = Office::open();
+    let mut branch = Branch::of(&office, MANILA).started();
+    branch.collect(3);
+    branch.await_empty_outbox();
+    branch.stop();
+    let past = branch.site.path().join("past");
+    copy(&branch.site.state_dir(), &past);
+    branch.start();
+    branch.collect(5);
+    branch.await_empty_outbox();
+    branch.stop();
+    fs::remove_dir_all(branch.site.state_dir()).unwrap();
+    fs::rename(&past, branch.site.state_dir()).unwrap();
+    branch.start();
+    branch.collect(1);
+    branch.await_empty_outbox();
+    assert_eq!(office.site.all().len(), 9);
+    let warning = "this database is a copy of an older one";
+    let status = |branch: &Branch| {
+        let told = branch.site.tilld(&["status"]);
+        (told.status.code(), String::from_utf8(told.stdout).unwrap())
+    };
+    let (code, told) = status(&branch);
+    assert!(code == Some(6) && told.contains(warning), "{code:?}: {told}");
+    branch.stop();
+    let rebuilt = branch.site.tilld(&["rebuild"]);
+    assert!(rebuilt.status.success(), "{rebuilt:?}");
+    branch.start();
+    branch.collect(1);
+    branch.await_empty_outbox();
+    let (_, told) = status(&branch);
+    assert!(!told.contains(warning), "{told}");
+    assert_eq!(office.site.all().len(), 10);
+}
+
 /// Somebody with rights on the machine changes an amount before it is sent.
 #[test]
 fn a_row_altered_in_the_database_is_never_sent_and_is_parked_and_named() {

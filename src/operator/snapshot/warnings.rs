@@ -117,6 +117,13 @@ fn of_head_office(snapshot: &Snapshot, warnings: &mut Warnings) {
     if let Some(paused) = link.and_then(|link| link.paused.as_ref()) {
         warnings.add(format!("nothing is sent: {paused}"), "see the log");
     }
+    if link.is_some_and(|link| link.is_copy) {
+        warnings.add(
+            "this database is a copy of an older one: head office has numbers that it has not given"
+                .to_owned(),
+            "stop the daemon, and `tilld rebuild` gives it an epoch of its own",
+        );
+    }
 }
 
 fn of_books(snapshot: &Snapshot, warnings: &mut Warnings) {
