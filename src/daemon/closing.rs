@@ -36,8 +36,7 @@ pub async fn close(
         let on_tape = OnTape::read(&state_dir, day, up_to, &mut |done, total| {
             progress.send_if_modified(|told| tell(told, (done, total)));
         })?;
-        let but = told_with(&on_tape, format!("{day} stays open"));
-        compare(&reader.by_channel(day, up_to)?, on_tape.agreed(), &but)?;
+        compare(&reader.by_channel(day, up_to)?, on_tape.agreed(), &format!("{day} stays open"))?;
         Ok(on_tape)
     });
     let mut on_tape = read.await?;
@@ -59,7 +58,7 @@ pub async fn close(
     let (channels, line) = (closing.figures.channels.clone(), closing.line);
     let read_on = control.read(move |_| {
         on_tape.read_on()?;
-        let but = told_with(&on_tape, format!("{day} is closed with what the database tells"));
+        let but = format!("{day} is closed with what the database tells");
         compare(&channels, &on_tape.before(line), &but)
     });
     read_on.await?;
@@ -73,11 +72,6 @@ fn tell(told: &mut (u64, u64), (done, total): (u64, u64)) -> bool {
         *told = (done, total);
     }
     is_news
-}
-
-/// What holds, and what of the tape may tell otherwise because it cannot be read.
-fn told_with(on_tape: &OnTape, what_holds: String) -> String {
-    on_tape.unreadable().iter().fold(what_holds, |told, file| format!("{told}; {file}"))
 }
 
 /// Both witnesses must tell the same of a day.

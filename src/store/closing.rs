@@ -126,8 +126,6 @@ pub struct OnTape {
     agreed: ByChannel,
     /// Line, channel and centavos of the others.
     later: Vec<(i64, u32, i64)>,
-    /// Files that could not be read to their end, and why.
-    unreadable: Vec<String>,
 }
 
 impl OnTape {
@@ -147,7 +145,6 @@ impl OnTape {
             up_to,
             agreed: ByChannel::new(),
             later: Vec::new(),
-            unreadable: Vec::new(),
         };
         let total = tape::bytes(&on_tape.directory)?;
         on_tape.read_to_end(&mut |done| progress(done, total))?;
@@ -169,11 +166,11 @@ impl OnTape {
                 (self.file, self.end) = (name, 0);
             }
             let start = self.end;
-            if let Err(error) = self.read_file(&mut |offset| progress(before + offset - start)) {
+            if let Err(error) = self.read_file(&mut |offset| progress(before + offset - start))
+                && !tape::is_before(&self.file, self.day)
+            {
                 let what = format!("{} cannot be read to its end: {error}", self.file);
-                if !self.unreadable.contains(&what) {
-                    self.unreadable.push(what);
-                }
+                return Err(io::Error::new(error.kind(), what));
             }
             before += self.end - start;
             progress(before);
@@ -182,8 +179,7 @@ impl OnTape {
     }
 
     fn read_file(&mut self, passed: &mut dyn FnMut(u64)) -> io::Result<()> {
-        // A line that was altered so that it is not found is missed in the sum, and so is one that
-        // cannot be read.
+        // A line that was altered so that it is not found is missed in the sum.
         let text = format!("\"businessDate\":\"{}\"", self.day);
         let mut lines = Lines::open(&self.directory, &self.file, self.end)?;
         while let Some(line) = lines.next_with(&text, passed)? {
@@ -204,11 +200,6 @@ impl OnTape {
         } else {
             self.later.push((line.number, channel, centavos));
         }
-    }
-
-    /// Files that could not be read to their end, and why.
-    pub fn unreadable(&self) -> &[String] {
-        &self.unreadable
     }
 
     /// The collections up to the number.

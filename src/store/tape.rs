@@ -137,6 +137,12 @@ pub fn bytes(directory: &Path) -> io::Result<u64> {
     files(directory)?.iter().map(|name| Ok(fs::metadata(directory.join(name))?.len())).sum()
 }
 
+/// Whether a file was gone on from before the eve of this day, so that it tells of nothing on it: a
+/// collection stands in the books of the day after it came at the latest.
+pub fn is_before(name: &str, day: BusinessDate) -> bool {
+    parse_name(name).and_then(|(_, date)| date.following()).is_some_and(|next| next < day)
+}
+
 /// Number and date in a file's name.
 fn parse_name(name: &str) -> Option<(u32, BusinessDate)> {
     let (number, date) = name.strip_suffix(".jsonl")?.split_at_checked(6)?;

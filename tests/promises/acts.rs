@@ -513,6 +513,11 @@ fn a_file_of_the_tape_that_cannot_be_read_keeps_no_other_day_open() {
     confirm_each(&daemon, [taken(1, "100.00", &day(0), "10")].into_iter());
     fs::create_dir(site.state_dir().join("tape/000000-2020-01-01.jsonl")).unwrap();
     assert_eq!(closed("ana", &site, &[&day(0)])["all"]["amount"], "100.00");
+    // One that may tell of the day does.
+    let name = format!("999999-{}.jsonl", day(1));
+    fs::create_dir(site.state_dir().join("tape").join(&name)).unwrap();
+    let (code, _, errors) = by("ana", &site, &["close", &day(2)]);
+    assert!(code == Some(1) && errors.contains(&name), "{code:?}: {errors}");
     drop(daemon);
 }
 
