@@ -26,6 +26,7 @@ use crate::domain::act::{About, Actor, Words};
 use crate::domain::contract::{ContractNumber, Mode};
 use crate::domain::decision::Sequence;
 use crate::domain::provenance::{Confirmation, Provenance};
+use crate::domain::time::AcceptedAt;
 use crate::operator::control::{REQUEST_BYTES_MAX, Reply, Request, Since, Which, line_of};
 use crate::operator::snapshot::Snapshot;
 use crate::operator::{Exit, Failure};
@@ -328,8 +329,9 @@ impl Control {
 
     async fn accept(&self, refusal: i64, reason: &str, actor: &str) -> Result<Reply, Failure> {
         let (reason, actor) = (in_form(Words::parse(reason))?, in_form(Actor::parse(actor))?);
-        let (confirmation, provenance) = self.read(move |reader| kept(reader, refusal)).await?;
-        let accept = Accept { refusal, confirmation, provenance, reason, actor };
+        let (confirmation, provenance, came_at) =
+            self.read(move |reader| kept(reader, refusal)).await?;
+        let accept = Accept { refusal, confirmation, provenance, came_at, reason, actor };
         let (sequence, since) = match done(self.store.accept(accept)).await? {
             Accepted::Now(sequence) => (sequence, Since::Now),
             Accepted::Stands(sequence) => (sequence, Since::Confirmed),
@@ -373,8 +375,8 @@ pub(super) fn in_form<T>(parsed: Result<T, Invalid>) -> Result<T, Failure> {
     parsed.map_err(|invalid| Failure::new(Exit::BadData, invalid.to_string()))
 }
 
-/// What a refusal confirms, and who sent it.
-fn kept(reader: &Reader, refusal: i64) -> Result<(Confirmation, Provenance), Failure> {
+/// What a refusal confirms, who sent it, and when it came first.
+fn kept(reader: &Reader, refusal: i64) -> Result<(Confirmation, Provenance, AcceptedAt), Failure> {
     let Some((kept, _)) = reader.refusal(refusal)? else {
         let message =
             format!("no kept refusal has the number {refusal}; `tilld refusals` lists them");
@@ -394,7 +396,7 @@ fn kept(reader: &Reader, refusal: i64) -> Result<(Confirmation, Provenance), Fai
     })?;
     // What was unusual then is seen no more: the text was cut, the other till's day is over.
     flags.iter().for_each(|flag| confirmation.flags.raise(flag));
-    Ok((confirmation, provenance))
+    Ok((confirmation, provenance, kept.first_at))
 }
 
 /// The one thing that a reference means.

@@ -6,6 +6,7 @@ use crate::domain::act::{Actor, Words};
 use crate::domain::collection::{Collection, ReceiptNumber};
 use crate::domain::decision::Sequence;
 use crate::domain::provenance::{Confirmation, Digest, Provenance};
+use crate::domain::time::AcceptedAt;
 
 /// Characters of the first receipt in a receipt of its own: with a tilde and 16 digits it has the
 /// 50 that a receipt may have.
@@ -20,6 +21,8 @@ pub struct Accept {
     pub confirmation: Confirmation,
     /// Who sent it.
     pub provenance: Provenance,
+    /// When it came first: that is the time by which its own is odd, and others are near it.
+    pub came_at: AcceptedAt,
     /// Why it is accepted.
     pub reason: Words,
     /// Who accepts it.

@@ -206,6 +206,7 @@ impl Model {
             refusal: id,
             confirmation: confirmation(key, 5),
             provenance: refused(kind).provenance,
+            came_at: AcceptedAt::new(clock::now()),
             reason: Words::parse("the cash is here").expect("words"),
             actor: manager(),
         };

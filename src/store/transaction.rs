@@ -201,16 +201,16 @@ impl<'a> Batch<'a> {
     }
 
     fn accept(&mut self, accept: &Accept) -> rusqlite::Result<Outcome> {
-        let Accept { refusal, confirmation, provenance, reason, actor } = accept;
+        let Accept { refusal, confirmation, provenance, came_at, reason, actor } = accept;
         if let Some((sequence, line)) = acts::acceptance_of(self.connection, *refusal)? {
             return Ok(Outcome::Accepted(Accepted::Before(sequence), line));
         }
         let mut confirmation = confirmation.clone();
-        let mut decision = self.decide_accepted(&confirmation, &provenance.caller)?;
+        let mut decision = self.decide_accepted(&confirmation, &provenance.caller, *came_at)?;
         if let Decision::Conflict { .. } = decision {
             // Its receipt stands for something else, so it gets one of its own.
             confirmation.collection.receipt = own_receipt(&confirmation.collection);
-            decision = self.decide_accepted(&confirmation, &provenance.caller)?;
+            decision = self.decide_accepted(&confirmation, &provenance.caller, *came_at)?;
         }
         let accepted = match decision {
             Decision::Record { flags, business_date } => {
@@ -244,10 +244,11 @@ impl<'a> Batch<'a> {
         &self,
         confirmation: &Confirmation,
         caller: &UserName,
+        came_at: AcceptedAt,
     ) -> rusqlite::Result<Decision> {
         let Confirmation { collection, flags, .. } = confirmation;
-        let history = collections::history(self.connection, collection, caller, self.now)?;
-        Ok(decide(collection, *flags, self.now, Rule::Accepted, history, &self.closed))
+        let history = collections::history(self.connection, collection, caller, came_at)?;
+        Ok(decide(collection, *flags, came_at, Rule::Accepted, history, &self.closed))
     }
 
     fn note_tries(&mut self, Tries { tries, held }: &Tries) -> rusqlite::Result<Outcome> {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tilld::domain::time::AcceptedAt;
 use tilld::system::clock;
 
+use crate::support::clock::Clock;
 use crate::support::fleet::Branch;
 use crate::support::site::flags;
 use crate::support::state::{DATABASE, SHM, WAL};
@@ -696,6 +697,30 @@ fn an_accepted_refusal_of_a_closed_day_is_late_and_one_of_an_unknown_prefix_is_t
     assert_eq!(accepted(&site, "1"), "refusal:1 is collection:1 now\n");
     let flags = vec!["late".to_owned(), "accepted".to_owned()];
     assert_eq!(stands(&site, &confirmation), (day(1), flags));
+    daemon.stop();
+    assert_eq!(site.verify().code, Some(0));
+}
+
+/// Days later its time is odd no more, and nothing else is near it.
+#[test]
+fn an_accepted_refusal_is_judged_by_when_it_came() {
+    let setup = Setup::live();
+    let site = Setup { prefixes: &["SKY98"], ..setup.clone() }.prepare();
+    let clock = Clock::of(&site);
+    let daemon = Daemon::start_by(&site, site.wrapped(clock.wrapper()));
+    let ahead = wire_time(TimeDelta::hours(26));
+    let refused = Confirmation::fresh().by_till().with("collectedTime", ahead);
+    assert_eq!(daemon.code(&refused), "2006");
+    let today = AcceptedAt::new(clock::now()).date().to_string();
+    site.configure(&setup);
+    assert_eq!(by("ana", &site, &["reload"]).0, Some(0));
+    let other = Confirmation::fresh().with("contractNumber", refused.get("contractNumber"));
+    assert_eq!(daemon.code(&other), "1000");
+    clock.set(TimeDelta::days(2));
+    assert_eq!(accepted(&site, "1"), "refusal:1 is collection:2 now\n");
+    let row = &site.all()[0];
+    assert_eq!(row["business_date"], today, "{row}");
+    assert_eq!(flags(row), ["collected-ahead", "possible-double", "accepted"], "{row}");
     daemon.stop();
     assert_eq!(site.verify().code, Some(0));
 }
