@@ -79,6 +79,11 @@ impl About {
     }
 }
 
+/// A number as it is printed: with a sign or zeros before it, it is a receipt.
+pub fn bare_number(text: &str) -> Option<Sequence> {
+    text.parse().ok().filter(|number: &Sequence| number.to_string() == text)
+}
+
 impl fmt::Display for About {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -4,7 +4,7 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use super::columns::parsed;
-use crate::domain::act::About;
+use crate::domain::act::{About, bare_number};
 use crate::domain::amount::Amount;
 use crate::domain::decision::Sequence;
 
@@ -59,7 +59,7 @@ pub fn is_parked(connection: &Connection, sequence: Sequence) -> rusqlite::Resul
 pub fn parked_named(connection: &Connection, reference: &str) -> rusqlite::Result<Vec<Sequence>> {
     let (name, number) = match About::parse(reference) {
         Some(About::Collection(sequence)) => (None, Some(sequence)),
-        _ => (Some(reference), reference.parse().ok()),
+        _ => (Some(reference), bare_number(reference)),
     };
     connection
         .prepare_cached(

@@ -17,7 +17,7 @@ use super::refusals::{self, KeptRefusal};
 use super::relays::{self, Branch};
 use super::takings::{self, Days, Measure, Takings, Tally};
 use super::{OpenError, agree, outbox, schema};
-use crate::domain::act::About;
+use crate::domain::act::{About, bare_number};
 use crate::domain::amount::{Amount, Centavos};
 use crate::domain::collection::UserName;
 use crate::domain::contract::Mode;
@@ -37,7 +37,7 @@ const STEP_ROWS: usize = 10_000;
 const USES_ROWS: i64 = 100_000;
 
 /// So many collections at the most are told for one REF.
-const STORIES_MAX: usize = 50;
+pub const STORIES_MAX: usize = 50;
 
 /// A read-only view of the books, with the daemon up or down.
 pub struct Reader {
@@ -250,7 +250,7 @@ impl Reader {
     }
 
     /// Looks through the collections that were recorded before number `before`, newest first, until
-    /// `limit` are found or it is `deadline`.
+    /// `limit` are found or it is `deadline`; a step of it in any case, so that it gets on.
     pub fn search(
         &self,
         sought: &Sought,
@@ -271,7 +271,7 @@ impl Reader {
         let end = collections::last_sequence(&self.connection)? + 1;
         let mut end = before.unwrap_or(end).min(end);
         let mut listed = Vec::new();
-        while end > 1 && listed.len() < limit && clock::monotonic() < deadline {
+        while end > 1 && listed.len() < limit {
             let begin = (end - step).max(1);
             let left = limit - listed.len();
             let bound = (begin, end, &sought.receipt, &sought.phone_ending, amount, left);
@@ -280,6 +280,9 @@ impl Reader {
                 rows.map(|row| self.listed(row?)).collect::<Result<_, OpenError>>()?;
             end = if found.len() == left { found[left - 1].entry.sequence } else { begin };
             listed.extend(found);
+            if clock::monotonic() >= deadline {
+                break;
+            }
         }
         if end <= 1 {
             return Ok(Found { listed, ..Found::default() });
@@ -330,7 +333,7 @@ impl Reader {
     }
 
     /// What a reference means: `refusal:7`, `collection:17`, or the collections with this contract,
-    /// receipt or number, the oldest 100 of them.
+    /// receipt or number, the newest [`STORIES_MAX`] of them, in order.
     pub fn meant(&self, reference: &str) -> Result<Vec<About>, OpenError> {
         match About::parse(reference) {
             Some(About::Refusal(id)) => {
@@ -343,15 +346,17 @@ impl Reader {
             }
             None => {}
         }
-        let sequence = reference.parse::<Sequence>().ok();
+        let sequence = bare_number(reference);
         let sql = "SELECT sequence FROM collection
                    WHERE contract = ?1 OR receipt = ?1 OR sequence = ?2
-                   ORDER BY sequence LIMIT ?3";
+                   ORDER BY sequence DESC LIMIT ?3";
         let mut statement = self.connection.prepare_cached(sql)?;
         let rows = statement.query_map((reference, sequence, STORIES_MAX), |row| {
             row.get(0).map(About::Collection)
         })?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
+        let mut newest: Vec<About> = rows.collect::<rusqlite::Result<_>>()?;
+        newest.reverse();
+        Ok(newest)
     }
 
     /// A kept refusal by its number, and what people did about it.
@@ -456,7 +461,7 @@ impl Reader {
                    UNION ALL SELECT sequence FROM collection WHERE sequence = ?2 LIMIT 1";
         let number = match About::parse(reference) {
             Some(About::Collection(sequence)) => Some(sequence),
-            _ => reference.parse().ok(),
+            _ => bare_number(reference),
         };
         let mut statement = self.connection.prepare_cached(sql)?;
         let found = statement.query_row((reference, number), |row| row.get(0)).optional()?;

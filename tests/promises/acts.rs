@@ -193,6 +193,9 @@ fn a_note_that_cannot_be_made_leaves_nothing_and_says_why() {
     for (arguments, code, why) in [
         (&["note", "SKY0100000000", "x"] as &[&str], 5, "no collection has"),
         (&["note", "collection:3", "x"], 5, "no collection has"),
+        (&["note", "0000001", "a receipt that never came"], 5, "no collection has"),
+        (&["show", "+1"], 5, "no collection has"),
+        (&["sync", "retry", "01"], 5, "no collection has"),
         (&["note", "refusal:1", "x"], 5, "no collection has"),
         (&["note", &contract, "x"], 5, "one of collection:1, collection:2"),
         (&["note", "1", &long], 65, "1 to 500 printable characters"),

@@ -7,6 +7,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use tilld::store::reader::{Reader, Sought};
+use tilld::system::clock;
 
 use crate::support::site::flags;
 use crate::support::{
@@ -154,6 +156,32 @@ fn three_collections() -> (Site, [Confirmation; 3]) {
         assert_eq!(daemon.code(confirmation), "1000");
     }
     (site, collections)
+}
+
+#[test]
+fn of_a_contract_with_many_payments_the_newest_are_shown_and_it_is_said_that_others_are_not() {
+    let site = Setup::installments().prepare();
+    let daemon = site.start();
+    let first = Confirmation::fresh();
+    for number in 1..=52 {
+        let payment = first.clone().with("receiptNumber", format!("weekly {number}"));
+        assert_eq!(daemon.code(&payment), "1000");
+    }
+    let shown = site.tilld(&["show", &first.get("contractNumber")]);
+    let [printed, said] = [shown.stdout, shown.stderr].map(|text| String::from_utf8(text).unwrap());
+    assert!(printed.contains("weekly 52") && printed.contains("weekly 3"), "{printed}");
+    assert!(!printed.contains("weekly 2\n") && said.contains("the newest 50 of"), "{said}");
+}
+
+/// A search that has no time left still gets on.
+#[test]
+fn a_search_looks_at_some_collections_however_late_it_is() {
+    let (site, [_, second, _]) = three_collections();
+    let reader = Reader::open(&site.state_dir()).unwrap();
+    let sought = Sought { receipt: Some(second.get("receiptNumber")), ..Sought::default() };
+    let found = reader.search(&sought, None, 50, clock::monotonic()).unwrap();
+    assert_eq!(found.listed.len(), 1);
+    assert_eq!(found.next_before, None, "all three were looked at");
 }
 
 #[test]

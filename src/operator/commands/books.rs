@@ -14,7 +14,7 @@ use crate::operator::output::{
 };
 use crate::operator::{Exit, Failure};
 use crate::skypay::channel;
-use crate::store::reader::{Filter, Listed, PAGE_ROWS, Reader, Story};
+use crate::store::reader::{Filter, Listed, PAGE_ROWS, Reader, STORIES_MAX, Story};
 use crate::store::{Act, Deed, KeptRefusal, OpenError};
 
 const LIST_COLUMNS: &[Column] = &[
@@ -119,6 +119,12 @@ pub fn show(config: &Config, reference: &str, output: Output) -> Result<(), Fail
         let message =
             format!("no collection has the contract, receipt or number {reference}{hint}");
         return Err(Failure::new(Exit::NotFound, message));
+    }
+    if stories.len() == STORIES_MAX {
+        note(format!(
+            "the newest {STORIES_MAX} of {reference} are shown; `tilld list --contract` or \
+             `--receipt` lists all"
+        ));
     }
     let out = BufWriter::new(io::stdout().lock());
     match output {

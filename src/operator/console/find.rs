@@ -136,12 +136,13 @@ fn found(text: &str, results: &Results, session: &Session) -> Markup {
             (super::refusals::list(words::REFUSED_TOO, refusals, session))
         }
         @if *is_cut { p { (words::newest_only(ROWS_MAX)) } }
-        @match (found.next_before, found.back_to) {
-            (Some(before), Some(back_to)) => p {
-                (words::looked_back_to(back_to)) " "
+        @match found.next_before {
+            Some(before) => p {
+                // The collection that tells the time may be one that damage took.
+                @if let Some(back_to) = found.back_to { (words::looked_back_to(back_to)) " " }
                 a href={ "/find?q=" (query) "&before=" (before) } { (words::LOOK_FURTHER) }
             },
-            _ => p.quiet { (words::LOOKED_AT_ALL) },
+            None => p.quiet { (words::LOOKED_AT_ALL) },
         }
     }
 }
