@@ -169,8 +169,8 @@ const COLUMNS: &str = "what, sequence, refusal, contract, day, figures, text, ac
 pub fn carry_out(connection: &Connection, act: &Act, line: i64) -> rusqlite::Result<()> {
     match &act.deed {
         Deed::Retry(sequence) => {
-            if let Some(amount) = outbox::unpark(connection, *sequence)? {
-                outbox::insert(connection, *sequence, amount)?;
+            if outbox::unpark(connection, *sequence)? {
+                outbox::requeue(connection, *sequence, *sequence)?;
             }
         }
         Deed::Note(..) | Deed::Close(..) | Deed::Accept(..) | Deed::Reopen(..) => {}

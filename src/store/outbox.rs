@@ -1,9 +1,8 @@
 //! What head office has not got yet: a row is born with its collection, and goes when head office
 //! has it or a person must look.
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
-use super::columns::parsed;
 use crate::domain::act::{About, bare_number};
 use crate::domain::amount::Amount;
 use crate::domain::decision::Sequence;
@@ -40,12 +39,11 @@ pub fn park(connection: &Connection, sequence: Sequence) -> rusqlite::Result<()>
         .map(drop)
 }
 
-/// Takes a collection out of those that wait for a person; its amount, when it was among them.
-pub fn unpark(connection: &Connection, sequence: Sequence) -> rusqlite::Result<Option<Amount>> {
-    connection
-        .prepare_cached("DELETE FROM parked WHERE sequence = ?1 RETURNING amount")?
-        .query_row([sequence], |row| parsed(row, 0, Amount::from_centavos))
-        .optional()
+/// Takes a collection out of those that wait for a person. False when it was not among them.
+pub fn unpark(connection: &Connection, sequence: Sequence) -> rusqlite::Result<bool> {
+    let removed =
+        connection.prepare_cached("DELETE FROM parked WHERE sequence = ?1")?.execute([sequence])?;
+    Ok(removed > 0)
 }
 
 /// Whether a collection waits for a person.

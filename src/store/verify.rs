@@ -162,6 +162,7 @@ fn compare(
         last: (0, Digest([0; 32])),
         agreed_line,
         books: BTreeMap::new(),
+        unanswered: [false; 2],
     };
     check.read_tape(directory, is_end_open, progress)?;
     check.read_births();
@@ -209,6 +210,9 @@ fn in_words(found: rusqlite::Result<Vec<String>>) -> Vec<String> {
     bad.map(|message| format!("the database's file: {message}")).collect()
 }
 
+/// Finds collections between two numbers that are not as they must be.
+type Find = fn(&Connection, i64, i64) -> rusqlite::Result<Vec<i64>>;
+
 struct Check<'a> {
     connection: &'a Connection,
     days: Days,
@@ -223,6 +227,8 @@ struct Check<'a> {
     agreed_line: i64,
     /// What the lines so far tell of each day, and which line closed it.
     books: BTreeMap<BusinessDate, (ByChannel, Option<i64>)>,
+    /// Which questions about the queue could not be answered.
+    unanswered: [bool; 2],
 }
 
 impl Check<'_> {
@@ -455,17 +461,21 @@ impl Check<'_> {
         }
         let forgotten = "is neither queued for head office nor delivered nor parked";
         let altered = "is queued for head office or parked with another amount than its own";
-        for (found, what) in [
-            (outbox::forgotten(self.connection, first, last), forgotten),
-            (outbox::with_another_amount(self.connection, first, last), altered),
-        ] {
-            match found {
+        let questions: [(Find, &str); 2] =
+            [(outbox::forgotten, forgotten), (outbox::with_another_amount, altered)];
+        for (question, (find, what)) in questions.into_iter().enumerate() {
+            if self.unanswered[question] {
+                continue;
+            }
+            match find(self.connection, first, last) {
                 Ok(found) => {
                     for sequence in found {
                         self.differs(format!("collection {sequence} {what}"));
                     }
                 }
                 Err(error) => {
+                    // One damaged page may be in the way of all that follow.
+                    self.unanswered[question] = true;
                     self.differs(format!("the queue from collection {first} on: {error}"));
                 }
             }
