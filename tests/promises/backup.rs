@@ -583,6 +583,7 @@ fn a_closed_file_of_the_tape_that_cannot_be_read_keeps_no_backup_from_being_made
     }
     let (code, text) = self::told(&site, &["backup", "create"]);
     assert_eq!(code, Some(65), "no backup has that file: {text}");
+    assert!(text.contains("000001-2020-01-01.jsonl cannot be read to its end"), "{text}");
     let names = entries(&site);
     assert!(matches!(&names[..], [marked] if marked.ends_with("-damaged")), "{names:?}");
 }

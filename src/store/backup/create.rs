@@ -1,8 +1,8 @@
 //! Makes a backup beside a daemon that runs or not, and removes those that are old.
 //!
 //! Reads the state directory and writes nothing there but what lies below the backups' directory.
-//! Mends nothing: a copy that is not true gets no name, and one of a damaged tape a name that says
-//! so.
+//! Mends nothing: a copy that is not true gets no name, and one of a damaged tape, or of as much of
+//! it as can be read, a name that says so.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -189,30 +189,38 @@ impl ClosedTape {
 
     /// Copies one file and gives the copy's checksum. A link to the original would be lost with it.
     /// What the backup before has just the same is linked to that, so that each closed file takes
-    /// its place once, however many days are kept; and so is what cannot be read here any more,
-    /// because a closed file does not change.
-    fn copy(&self, name: &str, to: &Path) -> io::Result<Digest> {
+    /// its place once, however many days are kept. What cannot be read here any more is taken from
+    /// there too, because a closed file does not change; else it is `cut`.
+    fn copy(&self, name: &str, to: &Path, cut: &mut Vec<String>) -> io::Result<Digest> {
         let from = self.directory.join(name);
-        let sum = digest(&from).ok();
-        if let Some(previous) = &self.previous {
-            let previous = previous.join(name);
-            // One that cannot be read must not keep all later backups from being made.
-            if let Some(its) = previous.is_file().then(|| digest(&previous).ok()).flatten()
-                && sum.is_none_or(|sum| sum == its)
-                && fs::hard_link(previous, to).is_ok()
-            {
-                return Ok(its);
+        // One that may not be read can be, once a person sees to it.
+        File::open(&from)?;
+        let sum = digest(&from);
+        let previous = self.previous.as_ref().map(|previous| previous.join(name));
+        // One that cannot be read must not keep all later backups from being made.
+        if let Some(previous) = previous.filter(|previous| previous.is_file())
+            && let Ok(its) = digest(&previous)
+            && sum.as_ref().ok().is_none_or(|sum| *sum == its)
+        {
+            if fs::hard_link(&previous, to).is_err() {
+                copy_synced(&previous, to)?;
+            }
+            return Ok(its);
+        }
+        match sum {
+            Ok(sum) => copy_synced(&from, to).map(|()| sum),
+            Err(error) => {
+                cut.push(format!("{} cannot be read to its end: {error}", tape_in(name)));
+                copy_readable(&from, to)?;
+                digest(to)
             }
         }
-        if let Some(sum) = sum {
-            fs::copy(from, to)?;
-            File::open(to)?.sync_all()?;
-            return Ok(sum);
-        }
-        // The check misses the rest, and the backup's name says so.
-        copy_readable(&from, to)?;
-        digest(to)
     }
+}
+
+fn copy_synced(from: &Path, to: &Path) -> io::Result<()> {
+    fs::copy(from, to)?;
+    File::open(to)?.sync_all()
 }
 
 /// Copies a file up to where it cannot be read.
@@ -266,18 +274,22 @@ fn fill(
     let database = database_path(stage);
     copy_database(source, state_dir, &database, progress)?;
     let mut sums = vec![(database_in(Path::new("")), digest(&database).map_err(inaccessible)?)];
+    let mut cut = Vec::new();
     for (done, name) in (1..).zip(&tape.names) {
-        let sum = tape.copy(name, &tape_stage.join(name)).map_err(inaccessible)?;
+        let sum = tape.copy(name, &tape_stage.join(name), &mut cut).map_err(inaccessible)?;
         sums.push((tape_in(name), sum));
         progress("copied from the tape", done, tape.names.len() as u64);
     }
     write_sums(stage, &sums).map_err(inaccessible)?;
-    let checked = check(stage, tape.last_line, progress)?;
+    let mut checked = check(stage, tape.last_line, progress)?;
     if checked.differences_count > 0 && !checked.is_true_copy {
         let message =
             format!("database and tape are damaged:\n  {}", checked.differences.join("\n  "));
         return Err(OpenError::new(OpenErrorKind::Damaged, message));
     }
+    // Whatever of it is missed otherwise.
+    checked.differences_count += cut.len();
+    checked.differences.extend(cut);
     sync_directory(&tape_stage).and_then(|()| sync_directory(stage)).map_err(inaccessible)?;
     Ok(checked)
 }
