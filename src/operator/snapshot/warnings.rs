@@ -121,7 +121,8 @@ fn of_head_office(snapshot: &Snapshot, warnings: &mut Warnings) {
         warnings.add(
             "this database is a copy of an older one: head office has numbers that it has not given"
                 .to_owned(),
-            "stop the daemon, and `tilld rebuild` gives it an epoch of its own",
+            "make sure that no other machine runs as this branch; `journalctl -x -u tilld` tells \
+             what comes before `tilld rebuild`, which gives it an epoch of its own",
         );
     }
 }
