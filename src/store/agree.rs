@@ -168,8 +168,9 @@ pub fn agree(
     report_holes(mark.line..behind.end.line, &seen, &mut report);
     settle_tail(connection, directory, &mut behind, &mut report)?;
     if directory.is_dir() {
-        // The name of its last file: whoever made it may have ended before that was synced.
-        sync_directory(directory)?;
+        // The name of its last file: whoever made it may have ended before that was synced. Never
+        // tried again by this process: a second sync may say yes to what the first one lost.
+        sync_directory(directory).map_err(io::Error::other)?;
     }
     for (name, stretch) in behind.changed {
         tape::write_over(directory, &name, stretch, pulse)?;
