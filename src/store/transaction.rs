@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use super::acceptance::{Accept, Accepted, own_receipt};
 use super::acts::{self, Act, Deed};
 use super::closing::{self, Close, Closed, Closing};
-use super::collections::{self, Entry};
+use super::collections::{self, Entry, EntryRow};
 use super::commands::{
     Command, Note, Receipt, Record, Recorded, Reopen, Reopened, SendAgain, Tries, Unavailable,
 };
@@ -18,11 +18,11 @@ use super::tape::{Told, What};
 use super::{deliveries, outbox, record, refusals, self_tests};
 use crate::domain::act::Actor;
 use crate::domain::closing::ClosedDays;
-use crate::domain::collection::UserName;
+use crate::domain::collection::{Collection, UserName};
 use crate::domain::contract::Mode;
 use crate::domain::decision::{ConflictField, Decision, First, Rule, Sequence, decide};
 use crate::domain::delivery::{Epoch, Holdings};
-use crate::domain::flags::Flags;
+use crate::domain::flags::{Flag, Flags};
 use crate::domain::provenance::{Confirmation, Provenance};
 use crate::domain::time::{AcceptedAt, BusinessDate};
 
@@ -169,16 +169,45 @@ impl<'a> Batch<'a> {
                 Outcome::New(sequence, flags)
             }
             Decision::Repeat { sequence, variant } => {
-                self.heard.extend(Heard::of(provenance, None));
-                if self.can_write {
-                    let variant = variant.then_some(collection);
-                    collections::insert_repeat(self.connection, sequence, variant, self.now)?;
-                }
-                Outcome::Repeated(sequence)
+                self.repeat(record, sequence, variant.then_some(collection))?
             }
-            Decision::Conflict { field, first } => Outcome::Conflict(field, first),
+            Decision::Conflict { field, first } => match self.accepted_as(record)? {
+                Some(sequence) => self.repeat(record, sequence, None)?,
+                None => Outcome::Conflict(field, first),
+            },
             Decision::AlreadyPaid { flags } => Outcome::AlreadyPaid(flags),
         })
+    }
+
+    fn repeat(
+        &mut self,
+        record: &Record,
+        sequence: Sequence,
+        variant: Option<&Collection>,
+    ) -> rusqlite::Result<Outcome> {
+        self.heard.extend(Heard::of(&record.provenance, None));
+        if self.can_write {
+            collections::insert_repeat(self.connection, sequence, variant, self.now)?;
+        }
+        Ok(Outcome::Repeated(sequence))
+    }
+
+    /// The collection that a branch's confirmation became, whose receipt stands for something else,
+    /// when a person accepted it here: the branch need not send it again.
+    fn accepted_as(&self, record: &Record) -> rusqlite::Result<Option<Sequence>> {
+        if record.rule != Rule::Relayed {
+            return Ok(None);
+        }
+        let collection = &record.confirmation.collection;
+        let own = Collection { receipt: own_receipt(collection), ..collection.clone() };
+        let is_it = |row: &EntryRow| {
+            let Confirmation { collection, flags, .. } = &row.entry.confirmation;
+            row.is_intact
+                && flags.has(Flag::Accepted)
+                && (collection.amount, collection.channel) == (own.amount, own.channel)
+        };
+        let stands = collections::by_identity(self.connection, &own)?.filter(is_it);
+        Ok(stands.map(|row| row.entry.sequence))
     }
 
     /// Writes a new collection into the books. Gives its number.

@@ -122,6 +122,35 @@ fn what_was_refused_is_not_told_to_be_here_and_is_missing_also_after_a_rebuild()
     assert_eq!(send(&daemon, 4, &relayed()), ("1000".to_owned(), here(1, 3)), "else it is a loss");
 }
 
+/// Else it would be missing for ever in the list of branches, and parked at the branch.
+#[test]
+fn what_was_accepted_here_is_here_when_its_branch_sends_it_again() {
+    let site = with_branch(Setup::live()).prepare();
+    let send = |daemon: &Daemon, number: u32, confirmation: &Confirmation| {
+        let place = format!("1f2e3d4c-{number}");
+        let headers = [("Tilld-Branch", BRANCH), ("Tilld-Sequence", place.as_str())];
+        relay_with(daemon, &headers, confirmation).code()
+    };
+    let daemon = site.start();
+    let first = relayed();
+    let second = first.clone().with("amount", "1.00");
+    assert_eq!(send(&daemon, 1, &first), "1000");
+    assert_eq!(send(&daemon, 2, &second), "2005");
+    assert_eq!(send(&daemon, 3, &relayed()), "1000");
+    let accepted = site.tilld(&["refusals", "accept", "1", "--reason", "two borrowers"]);
+    assert!(accepted.status.success(), "{accepted:?}");
+    assert_eq!(send(&daemon, 2, &second.clone().with("amount", "2.00")), "2005");
+    assert_eq!(daemon.code(&second.clone().by_till()), "2005", "a till is shown the other");
+    assert_eq!(send(&daemon, 2, &second), "-1015");
+    let said = site.tilld(&["branches", "--output", "json"]).stdout;
+    let said: Value = serde_json::from_slice(&said).expect("JSON");
+    let branch = &said["branches"][0];
+    assert_eq!((&branch["missing"], &branch["count"]), (&0.into(), &3.into()), "{branch}");
+    assert_eq!(branch["pesos"], "7801.00", "{branch}");
+    daemon.stop();
+    assert_eq!(site.verify().code, Some(0));
+}
+
 #[test]
 fn a_relay_may_send_every_prefix() {
     let site = with_branch(Setup { prefixes: &["SKY98"], ..Setup::live() }).prepare();
