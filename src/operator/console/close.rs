@@ -106,7 +106,7 @@ fn closed(closing: &Closing) -> Markup {
     let standings: Vec<_> = standings.into_iter().map(|(name, sum)| row(name, *sum)).collect();
     let by = words::by(&visible(closing.actor.as_str()));
     html! {
-        p { (words::CLOSED) " " (by) ", " (closing.at.wall_clock()) "; " (words::BOTH_AGREE) }
+        p { (words::CLOSED) " " (by) ", " (closing.at.wall_clock()) }
         (frame::table(words::BY_CHANNEL, &columns, &rows))
         (frame::table(words::HEAD_OFFICE, &by_standing, &standings))
     }

@@ -330,11 +330,11 @@ impl<D: Daemon, M: Meter> Console<D, M> {
         }
         match self.daemon.carry_out(act).await {
             Ok(Reply::Reopened { was_open: true }) => {
-                problem(StatusCode::CONFLICT, Some(session), words::NOT_DONE, words::IS_OPEN)
+                problem(StatusCode::CONFLICT, Some(session), words::NOT_AS_ASKED, words::IS_OPEN)
             }
             Ok(reply) => http::see_other(&acts::page_after(&reply).unwrap_or(then)),
             Err(failure) => {
-                problem(StatusCode::CONFLICT, Some(session), words::NOT_DONE, &failure.message)
+                problem(StatusCode::CONFLICT, Some(session), words::NOT_AS_ASKED, &failure.message)
             }
         }
     }
@@ -445,10 +445,11 @@ fn not_there(session: Option<&Session>) -> Answer {
     problem(StatusCode::NOT_FOUND, session, words::NOT_THERE, words::NOT_THERE_HELP)
 }
 
-/// A page that says what was not done, and what follows from that.
+/// A page that says what did not go as asked, and what follows from that.
 fn problem(status: StatusCode, session: Option<&Session>, what: &str, then: &str) -> Answer {
     let content = frame::message(what, then);
-    let title = if status == StatusCode::NOT_FOUND { words::NOT_FOUND } else { words::NOT_DONE };
+    let title =
+        if status == StatusCode::NOT_FOUND { words::NOT_FOUND } else { words::NOT_AS_ASKED };
     http::page(status, frame::whole(title, None, session, &content))
 }
 

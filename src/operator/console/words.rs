@@ -28,7 +28,6 @@ pub const DAYS_OF_LATE: &str = "The last two weeks";
 pub const OPEN: &str = "open";
 pub const CLOSED: &str = "Closed";
 pub const ALL: &str = "all";
-pub const BOTH_AGREE: &str = "database and tape agreed";
 pub const DAY_IS_OPEN: &str = "This day is open. What is confirmed for it after it was closed \
      stands in the next open day's books. A closed day cannot be opened again.";
 pub const WITH_UNDELIVERED: &str = "Also when head office has not got all of it";
@@ -72,7 +71,8 @@ pub const BUSY: &str = "Too many pages are being read.";
 pub const BUSY_HELP: &str = "Tills come first. Open the page again.";
 pub const UNREADABLE: &str = "The books cannot be read.";
 pub const IS_OPEN: &str = "The contract was reopened before, and has not been paid since.";
-pub const NOT_DONE: &str = "It was not done.";
+/// Also when nobody knows whether it was done, or a part of it was: what follows says so.
+pub const NOT_AS_ASKED: &str = "It did not go as asked.";
 pub const STARTING: &str = "The daemon is starting.";
 
 pub const HOUR: &str = "Hour";
