@@ -168,9 +168,7 @@ pub fn agree(
     report_holes(mark.line..behind.end.line, &seen, &mut report);
     settle_tail(connection, directory, &mut behind, &mut report)?;
     if directory.is_dir() {
-        // The name of its last file: whoever made it may have ended before that was synced. Never
-        // tried again by this process: a second sync may say yes to what the first one lost.
-        sync_directory(directory).map_err(io::Error::other)?;
+        sync_end(directory, &behind.end.file.0).map_err(io::Error::other)?;
     }
     for (name, stretch) in behind.changed {
         tape::write_over(directory, &name, stretch, pulse)?;
@@ -363,6 +361,16 @@ fn report_bad(tail: &mut Vec<Scanned>, report: &mut Report) {
     for bad in tail.drain(..) {
         report.damaged(format!("{}, byte {}: no good line", bad.place.file, bad.place.start));
     }
+}
+
+/// Whoever made the last file, wrote to it or cut it may have ended before that was synced. Never
+/// tried again by this process: a second sync may say yes to what the first one lost.
+fn sync_end(directory: &Path, name: &str) -> io::Result<()> {
+    // One that cannot be opened is not gone on with.
+    if let Ok(last) = File::open(directory.join(name)) {
+        last.sync_all()?;
+    }
+    sync_directory(directory)
 }
 
 /// Sets the end of the last file aside. Whole lines that were damaged there are set aside only

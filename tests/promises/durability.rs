@@ -2,7 +2,9 @@
 //! SIGKILL, under SIGTERM, and when the client goes away.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::net::TcpStream;
+use std::process::Command;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
@@ -213,4 +215,26 @@ fn a_database_is_never_opened_in_the_other_mode() {
         site.configure(&first);
         assert_eq!(site.start().code(&confirmation), "-1015");
     }
+}
+
+/// Whoever wrote to the tape, cut it or made its file may have been killed before that was synced:
+/// a power cut would bring back what the next process no longer reckons with.
+#[test]
+fn what_a_start_goes_on_from_is_synced_before_anybody_is_answered() {
+    let site = Setup::live().prepare();
+    let daemon = site.start();
+    assert_eq!(daemon.code(&numbered(1)), "1000");
+    daemon.stop();
+    let calls = site.path().join("calls");
+    let mut strace = Command::new("strace");
+    strace.args(["-D", "-f", "-qq", "-y", "-e", "trace=fsync", "-o"]).arg(&calls);
+    let daemon = Daemon::start_by(&site, site.wrapped(strace));
+    let synced = fs::read_to_string(&calls).unwrap();
+    let tape = site.state_dir().join("tape");
+    let file = fs::read_dir(&tape).unwrap().next().unwrap().unwrap().path();
+    for path in [&tape, &file] {
+        let call = format!("<{}>) = 0", path.display());
+        assert!(synced.contains(&call), "{call} in {synced}");
+    }
+    daemon.stop();
 }
