@@ -27,6 +27,9 @@ pub struct Heard {
     stored: Option<Sequence>,
     /// Amount and flags, when it was new here.
     new: Option<(Amount, Flags)>,
+    /// Whether the branch itself sent it just now. When a person accepts here what was refused, it
+    /// may have been silent for days.
+    is_its_word: bool,
 }
 
 impl Heard {
@@ -36,7 +39,8 @@ impl Heard {
         let branch = provenance.branch.clone()?;
         let place = provenance.origin.map(|origin| origin.place);
         let (epoch, stored) = place.map(|place| (place.epoch, place.sequence)).unzip();
-        Some(Heard { branch, epoch, stored, new })
+        let is_its_word = !new.is_some_and(|(_, flags)| flags.has(Flag::Accepted));
+        Some(Heard { branch, epoch, stored, new, is_its_word })
     }
 
     /// The same of what was refused. A branch must not take that to be here, and who looks for
@@ -108,7 +112,9 @@ fn count(
         .prepare_cached(
             "INSERT INTO relay (branch, epoch, heard_at, count, centavos, overpaid,
                                 possible_doubles)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             VALUES (?1, ?2,
+                     iif(?8, ?3, coalesce((SELECT max(heard_at) FROM relay WHERE branch = ?1), ?3)),
+                     ?4, ?5, ?6, ?7)
              ON CONFLICT DO UPDATE SET
                  heard_at = excluded.heard_at,
                  count = count + excluded.count,
@@ -124,6 +130,7 @@ fn count(
             new().map(|(amount, _)| amount.centavos()).sum::<i64>(),
             flagged(Flag::Overpaid),
             flagged(Flag::PossibleDouble),
+            heard.iter().any(|one| one.is_its_word),
         ))
         .map(drop)
 }
@@ -246,6 +253,7 @@ mod tests {
             epoch: Some(Epoch::new([1, 2, 3, 4])),
             stored: Some(sequence),
             new: None,
+            is_its_word: true,
         }
     }
 

@@ -5,6 +5,7 @@ use std::fs;
 
 use serde_json::Value;
 
+use crate::support::fleet;
 use crate::support::site::flags;
 use crate::support::state::{DATABASE, WAL};
 use crate::support::{Answer, Caller, Confirmation, Daemon, JSON, PATH, Setup};
@@ -137,8 +138,11 @@ fn what_was_accepted_here_is_here_when_its_branch_sends_it_again() {
     assert_eq!(send(&daemon, 1, &first), "1000");
     assert_eq!(send(&daemon, 2, &second), "2005");
     assert_eq!(send(&daemon, 3, &relayed()), "1000");
+    let heard_at = || fleet::number(&site, "SELECT max(heard_at) FROM relay");
+    let last_word = heard_at();
     let accepted = site.tilld(&["refusals", "accept", "1", "--reason", "two borrowers"]);
     assert!(accepted.status.success(), "{accepted:?}");
+    assert_eq!(heard_at(), last_word, "the branch may be silent since");
     assert_eq!(send(&daemon, 2, &second.clone().with("amount", "2.00")), "2005");
     assert_eq!(daemon.code(&second.clone().by_till()), "2005", "a till is shown the other");
     assert_eq!(send(&daemon, 2, &second), "-1015");
