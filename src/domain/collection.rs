@@ -54,6 +54,11 @@ impl ReceiptNumber {
         }
     }
 
+    /// `text` as it is stored if it is a receipt number, and else as it is: what to look up.
+    pub fn as_stored(text: &str) -> String {
+        ReceiptNumber::parse(text).map_or_else(|_| text.to_owned(), |receipt| receipt.0)
+    }
+
     /// The number as it is printed.
     pub fn as_str(&self) -> &str {
         &self.0

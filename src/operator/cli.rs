@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::builder::PossibleValue;
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config;
 use crate::config::accounts::{AccountName, Role};
 use crate::domain::Invalid;
 use crate::domain::act::About;
+use crate::domain::collection::ReceiptNumber;
 use crate::domain::flags::Flag;
 use crate::domain::provenance::KeyId;
 use crate::domain::time::BusinessDate;
@@ -73,7 +74,7 @@ pub enum Command {
     /// Tell all that is known of a collection, or of a refusal
     Show {
         /// A contract, a receipt or a number; `collection:17` and `refusal:7` name one thing only
-        #[arg(value_name = "REF")]
+        #[arg(value_name = "REF", value_parser = reference())]
         reference: String,
         /// How to print it
         #[arg(long, value_enum, default_value_t)]
@@ -99,7 +100,7 @@ pub enum Command {
     /// Write a note beside a collection or a refusal; it stands on the tape under your name
     Note {
         /// A contract, a receipt or a number; `collection:17` and `refusal:7` name one thing only
-        #[arg(value_name = "REF")]
+        #[arg(value_name = "REF", value_parser = reference())]
         reference: String,
         /// What it says: 1 to 500 characters
         #[arg(value_name = "TEXT", required = true)]
@@ -176,6 +177,7 @@ pub enum SyncCommand {
     Retry {
         /// Contracts, receipts or numbers; `collection:17` is that one alone
         #[arg(value_name = "REF", required_unless_present = "all_parked")]
+        #[arg(value_parser = reference())]
         references: Vec<String>,
         /// All that are parked
         #[arg(long, conflicts_with = "references")]
@@ -330,7 +332,7 @@ pub struct ListArgs {
     #[arg(long)]
     pub contract: Option<String>,
     /// Under this receipt
-    #[arg(long)]
+    #[arg(long, value_parser = reference())]
     pub receipt: Option<String>,
     /// With this flag raised, such as possible-double
     #[arg(long, value_parser = Flag::parse)]
@@ -372,6 +374,11 @@ pub enum RefusalsCommand {
         #[arg(long, value_name = "TEXT")]
         reason: String,
     },
+}
+
+/// A receipt however its letters were composed; contracts and numbers have none that could be.
+fn reference() -> impl TypedValueParser<Value = String> {
+    StringValueParser::new().map(|text| ReceiptNumber::as_stored(&text))
 }
 
 fn refusal_number(text: &str) -> Result<i64, Invalid> {

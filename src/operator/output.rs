@@ -250,8 +250,17 @@ pub fn visible(text: &str) -> String {
 /// A spreadsheet takes a cell that begins with one of these as a formula; numbers stay as they
 /// are, and everything else gets the apostrophe that makes it text.
 fn harmless(cell: String) -> String {
-    let could_be_formula = cell.starts_with(['=', '+', '-', '@', '\t', '\r']);
-    if could_be_formula && cell.parse::<i64>().is_err() { format!("'{cell}") } else { cell }
+    if could_be_formula(&cell) && cell.parse::<i64>().is_err() { format!("'{cell}") } else { cell }
+}
+
+/// What stood in a cell before it was made harmless.
+pub fn as_it_was(cell: &str) -> &str {
+    cell.strip_prefix('\'').filter(|cell| could_be_formula(cell)).unwrap_or(cell)
+}
+
+/// Also one that has such an apostrophe already: it must not be taken for ours.
+fn could_be_formula(cell: &str) -> bool {
+    cell.trim_start_matches('\'').starts_with(['=', '+', '-', '@', '\t', '\r'])
 }
 
 #[cfg(test)]
@@ -310,9 +319,10 @@ mod tests {
 
     #[test]
     fn no_csv_cell_can_become_a_formula() {
-        for text in ["=1+1", "+63922", "-x", "@SUM(A1)", "\t=1", "\r=1"] {
+        for text in ["=1+1", "+63922", "-x", "@SUM(A1)", "\t=1", "\r=1", "'=1", "'R1", "-7"] {
             let cell = harmless(text.to_owned());
             assert!(cell.starts_with('\'') || cell.parse::<i64>().is_ok(), "{cell}");
+            assert_eq!(as_it_was(&cell), text);
         }
         assert_eq!(harmless("-1026".to_owned()), "-1026");
     }

@@ -174,6 +174,28 @@ fn a_report_is_compared_with_a_day_to_the_centavo() {
     assert_eq!(reconciled(&site, &report(&same), "receipt=Receipt").0, Some(2));
 }
 
+/// A letter and its tilde may come as one character or as two, and our own export keeps a receipt
+/// from being a formula.
+#[test]
+fn a_receipt_is_found_however_it_is_written() {
+    let of = |number, receipt: &str| {
+        taken(number, "10.00", "09:00:00", "10").with("receiptNumber", receipt)
+    };
+    let site = site_with(&[of(1, "\u{d1}1"), of(2, "N\u{303}2"), of(3, "=3"), of(4, "'=4")]);
+    let found = |arguments: &[&str]| printed(&site.tilld(arguments)).contains("09:00:00");
+    for receipt in ["\u{d1}1", "N\u{303}1", "\u{d1}2", "N\u{303}2", " N\u{303}2 ", "=3", "'=4"] {
+        assert!(found(&["show", receipt]), "{receipt}");
+        assert!(found(&["list", "--receipt", receipt, "--output", "jsonl"]), "{receipt}");
+    }
+    let map = "contract=contract,receipt=receipt,amount=amount";
+    let exported = printed(&site.tilld(&["export", "--output", "csv"]));
+    assert!(exported.contains(",'=3,") && exported.contains(",''=4,"), "{exported}");
+    for report in [exported.replace('\u{d1}', "N\u{303}"), exported] {
+        let (code, findings) = reconciled(&site, &report, map);
+        assert_eq!((code, findings.len()), (Some(0), 4), "{findings:?}");
+    }
+}
+
 #[test]
 fn days_in_the_wrong_order_are_refused_instead_of_telling_that_nothing_was_taken() {
     let site = site_with(&[taken(1, "100.00", "09:10:00", "10")]);

@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use crate::config::Config;
 use crate::domain::amount::Amount;
+use crate::domain::collection::ReceiptNumber;
 use crate::operator::cli::{ColumnMap, Output, ReconcileArgs};
-use crate::operator::output::{Column, Member, Printer, note, number, text, told};
+use crate::operator::output::{Column, Member, Printer, as_it_was, note, number, text, told};
 use crate::operator::{Exit, Failure, may_read};
 use crate::store::reader::{Identified, Reader};
 
@@ -118,7 +119,8 @@ fn report(args: &ReconcileArgs) -> Result<Vec<(Key, Reported)>, Failure> {
         let amount = pesos(&cell(amount)).ok_or_else(|| {
             bad(format!("line {line}: {:?} is no amount in pesos such as 3,900.00", cell(amount)))
         })?;
-        reported.push(((cell(contract), receipt.map(cell)), Reported { line, amount }));
+        let receipt = receipt.map(|column| ReceiptNumber::as_stored(as_it_was(&cell(column))));
+        reported.push(((cell(contract), receipt), Reported { line, amount }));
     }
     Ok(reported)
 }

@@ -10,6 +10,7 @@ use super::refusals::{Kept, with_acts};
 use super::sessions::Session;
 use super::words::{self, Light};
 use crate::domain::amount::{Amount, Centavos};
+use crate::domain::collection::ReceiptNumber;
 use crate::domain::decision::Sequence;
 use crate::operator::output::visible;
 use crate::skypay::channel;
@@ -62,7 +63,7 @@ impl Question {
         let is_phone = bare.len() >= PHONE_DIGITS_MIN && bare.bytes().all(|b| b.is_ascii_digit());
         let pesos = text.trim_start_matches('₱').replace([',', ' '], "");
         let sought = Sought {
-            receipt: Some(text.to_owned()),
+            receipt: Some(ReceiptNumber::as_stored(text)),
             phone_ending: is_phone.then_some(bare),
             amount: Amount::parse(&pesos).ok(),
         };
