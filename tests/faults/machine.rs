@@ -284,6 +284,9 @@ ip address add 10.0.2.15/24 dev eth0
 ip link set eth0 up
 mount -t ext4 /dev/vda STATE
 echo 'STARTS'
+# Before the patience of whoever waits is over: what everything waits for.
+(sleep 60; grep -H . /proc/[0-9]*/task/*/comm /proc/[0-9]*/task/*/wchan \
+    /proc/[0-9]*/task/*/syscall) 2>/dev/null &
 if [ -n "$FAULT" ]; then
     strace -f -o /dev/null ${ONLY:+-P $ONLY} -e trace=fdatasync -e "inject=$FAULT" \
         tilld serve --config CONFIG
