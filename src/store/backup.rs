@@ -208,8 +208,9 @@ fn check(place: &Path, last_line: i64, progress: Progress<'_>) -> Result<Checked
     let (copy, is_current) = schema::open_of_any_age(place)?;
     let collections = Some(count(&copy)?);
     if !is_current {
-        // Of an older schema only the pages are known; its rows were checked by that version.
-        let differences = check_pages(&copy);
+        // Of an older schema only the pages and the schema itself are known; its rows were checked
+        // by that version.
+        let differences = [schema::differences(&copy)?, check_pages(&copy)].concat();
         let differences_count = differences.len();
         return Ok(Checked { collections, differences, differences_count, ..Checked::default() });
     }

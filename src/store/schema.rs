@@ -1,5 +1,6 @@
 //! The database file: how it is opened, what is in it, and how older ones are brought up to date.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,7 +19,8 @@ pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The oldest SQLite without the WAL-reset bug, in which a commit could be overwritten.
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
 
-/// Append-only: the length of this list is the schema's version (`user_version`).
+/// Append-only: the length of this list is the schema's version (`user_version`). What stands in it
+/// is never changed, not even a comment: every database is held to it, see [`differences`].
 const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
 
 /// What `user_version` says of a database that is up to date.
@@ -55,8 +57,51 @@ pub fn open_for_writing(
     persist_wal(&connection)?;
     set_pragmas(&connection)?;
     migrate(&mut connection, mode, MIGRATIONS, before_migration)?;
+    if let Some(difference) = differences(&connection)?.into_iter().next() {
+        return Err(OpenError::damaged(difference));
+    }
     check_mode(&connection, mode)?;
     Ok(connection)
+}
+
+/// Names what the database declares otherwise than its version of the schema does. SQLite obeys the
+/// text that it finds in the file and has no checksum for it: one bit in it may forbid what is
+/// right, or allow what is wrong.
+pub fn differences(connection: &Connection) -> Result<Vec<String>, OpenError> {
+    let version = usize::from(check_version(connection)?);
+    let model = Connection::open_in_memory()?;
+    for migration in &MIGRATIONS[..version] {
+        model.execute_batch(migration)?;
+    }
+    let (expected, found) = (declarations(&model)?, declarations(connection)?);
+    let differing = expected.symmetric_difference(&found);
+    let names: BTreeSet<&str> = differing.map(|declaration| declaration.name.as_str()).collect();
+    Ok(names.into_iter().map(|name| format!("{name:?} is not declared as it was made")).collect())
+}
+
+/// What a database is made of, in its own words.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Declaration {
+    name: String,
+    kind: String,
+    table: String,
+    sql: String,
+}
+
+fn declarations(connection: &Connection) -> rusqlite::Result<BTreeSet<Declaration>> {
+    // What is SQLite's own is not ours to tell: ANALYZE, for one, leaves its figures there.
+    let sql = "SELECT name, type, tbl_name, sql FROM sqlite_schema
+               WHERE substr(name, 1, 7) <> 'sqlite_'";
+    let mut declared = connection.prepare(sql)?;
+    let declarations = declared.query_map([], |row| {
+        Ok(Declaration {
+            name: row.get(0)?,
+            kind: row.get(1)?,
+            table: row.get(2)?,
+            sql: row.get(3)?,
+        })
+    })?;
+    declarations.collect()
 }
 
 /// Opens the database for reading only; works with the daemon up or down.

@@ -164,6 +164,7 @@ fn compare(
         books: BTreeMap::new(),
         unanswered: [false; 2],
     };
+    check.found.differ(schema::differences(connection)?);
     check.read_tape(directory, is_end_open, progress)?;
     check.read_births();
     check.read_rows(is_end_open, progress);

@@ -583,11 +583,12 @@ fn a_collection_that_stands_in_a_day_behind_its_close_is_named() {
         let database = Connection::open(site.state_dir().join(DATABASE)).unwrap();
         database.execute_batch(statements).unwrap();
     };
-    change("CREATE TABLE hidden AS SELECT * FROM act; DELETE FROM act;");
+    let aside = format!("ATTACH '{}' AS aside;", site.path().join("aside.db").display());
+    change(&format!("{aside} CREATE TABLE aside.hidden AS SELECT * FROM act; DELETE FROM act;"));
     let daemon = site.start();
     confirm_all(&daemon, 3..=3);
     daemon.stop();
-    change("INSERT INTO act SELECT * FROM hidden; DROP TABLE hidden;");
+    change(&format!("{aside} INSERT INTO act SELECT * FROM hidden;"));
     let verified = site.verify();
     let words = format!("tells of a collection of {}, closed by", day(0));
     let named = |text: &String| text.contains(&words);

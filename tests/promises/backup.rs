@@ -14,7 +14,7 @@ use serde_json::Value;
 use tilld::system::clock::now;
 
 use crate::support::clock::Clock;
-use crate::support::fleet::{Branch, MANILA, Office, database};
+use crate::support::fleet::{Branch, MANILA, Office, altering, database};
 use crate::support::site::NOBODY;
 use crate::support::state::DATABASE;
 use crate::support::{Confirmation, Daemon, JSON, PATH, Setup, Site, State, eventually};
@@ -452,6 +452,11 @@ fn sum_anew(backup: &Path) {
 /// What is done to a backup.
 type Damage<'a> = &'a dyn Fn(&Path);
 
+/// Alters a collection whose line is on the tape's open file, which no backup has.
+fn alter(database: &Connection) {
+    database.execute("UPDATE collection SET amount = 1 WHERE sequence = 50", []).unwrap();
+}
+
 #[test]
 fn a_damaged_backup_is_named_and_not_restored() {
     let (site, told, name) = backed_up();
@@ -462,13 +467,6 @@ fn a_damaged_backup_is_named_and_not_restored() {
         bytes[at] ^= 1;
         fs::write(backup.join(file), bytes).unwrap();
     };
-    let change = |backup: &Path, sql: &str| {
-        Connection::open(backup.join(DATABASE)).unwrap().execute_batch(sql).unwrap();
-        sum_anew(backup);
-    };
-    // Its line is on the tape's open file, which no backup has.
-    let altered = "DROP TRIGGER collection_is_never_changed;
-                   UPDATE collection SET amount = 1 WHERE sequence = 50;";
     let cases: [(&str, Damage<'_>); 7] = [
         ("tilld.db is not what it was", &|backup| flip(backup, DATABASE, 20_000)),
         ("tape/000001-2020-01-01.jsonl is not", &|backup| flip(backup, tape, 500)),
@@ -477,7 +475,10 @@ fn a_damaged_backup_is_named_and_not_restored() {
         }),
         ("tilld.db is missing", &|backup| fs::remove_file(backup.join(DATABASE)).unwrap()),
         ("SHA256SUMS is missing", &|backup| fs::remove_file(backup.join("SHA256SUMS")).unwrap()),
-        ("collection 50 was altered", &|backup| change(backup, altered)),
+        ("collection 50 was altered", &|backup| {
+            alter(&altering(&backup.join(DATABASE)));
+            sum_anew(backup);
+        }),
         ("no good line", &|backup| {
             flip(backup, tape, 500);
             sum_anew(backup);
@@ -502,9 +503,7 @@ fn a_damaged_backup_is_named_and_not_restored() {
 #[test]
 fn damaged_books_get_no_backup_and_the_earlier_ones_stay() {
     let (site, _, name) = backed_up();
-    let sql = "DROP TRIGGER collection_is_never_changed;
-               UPDATE collection SET amount = 1 WHERE sequence = 50;";
-    Connection::open(site.state_dir().join(DATABASE)).unwrap().execute_batch(sql).unwrap();
+    alter(&altering(&site.state_dir().join(DATABASE)));
     let (code, text) = told(&site, &["backup", "create"]);
     assert_eq!(code, Some(65), "{text}");
     assert!(text.contains("collection 50 was altered"), "{text}");
@@ -661,11 +660,8 @@ fn undelivered_is_right_after_a_clean_stop_and_missing_at_any_other_time() {
     assert_eq!(ok(&site, &["undelivered"]), "4\n");
     assert_eq!(undelivered(&site).as_deref(), Some("4\n"));
 
-    let database = Connection::open(site.state_dir().join(DATABASE)).unwrap();
-    let lost = "DROP TRIGGER collection_is_never_deleted; DELETE FROM outbox;
-                DELETE FROM collection WHERE sequence = 2";
-    database.execute_batch(lost).unwrap();
-    drop(database);
+    let lost = "DELETE FROM outbox; DELETE FROM collection WHERE sequence = 2";
+    altering(&site.state_dir().join(DATABASE)).execute_batch(lost).unwrap();
     let (code, text) = told(&site, &["undelivered"]);
     assert_eq!(code, Some(65), "{text}");
     assert_eq!(undelivered(&site), None, "a row is missing");

@@ -8,10 +8,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::thread;
 
-use rusqlite::Connection;
-
 use crate::support::fleet::{
-    BRANCHES, Branch, MANILA, Office, assert_same_books, assert_verified, database, number,
+    BRANCHES, Branch, MANILA, Office, altering, assert_same_books, assert_verified, database,
+    number,
 };
 use crate::support::state::DATABASE;
 use crate::support::wan::{Line, Wan};
@@ -264,14 +263,8 @@ fn a_row_altered_in_the_database_is_never_sent_and_is_parked_and_named() {
     let confirmations = branch.collect(10);
     branch.stop();
     let contract = confirmations[4].get("contractNumber");
-    let path = branch.site.state_dir().join(DATABASE);
-    Connection::open(path)
-        .unwrap()
-        .execute_batch(&format!(
-            "DROP TRIGGER collection_is_never_changed;
-             UPDATE collection SET amount = 1 WHERE contract = '{contract}'"
-        ))
-        .unwrap();
+    let sql = "UPDATE collection SET amount = 1 WHERE contract = ?1";
+    altering(&branch.site.state_dir().join(DATABASE)).execute(sql, [&contract]).unwrap();
     office.wan.set(Line::Up);
     branch.start();
     let line = branch.daemon().await_line("is damaged and was not sent to head office");
@@ -296,15 +289,8 @@ fn a_row_whose_collection_is_gone_holds_up_no_other() {
     let mut branch = Branch::of(&office, MANILA).started();
     branch.collect(5);
     branch.stop();
-    let path = branch.site.state_dir().join(DATABASE);
-    Connection::open(path)
-        .unwrap()
-        .execute_batch(
-            "PRAGMA foreign_keys = OFF;
-             DROP TRIGGER collection_is_never_deleted;
-             DELETE FROM collection WHERE sequence = 2",
-        )
-        .unwrap();
+    let lost = "PRAGMA foreign_keys = OFF; DELETE FROM collection WHERE sequence = 2";
+    altering(&branch.site.state_dir().join(DATABASE)).execute_batch(lost).unwrap();
     office.wan.set(Line::Up);
     branch.start();
     branch.collect(3);

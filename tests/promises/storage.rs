@@ -8,6 +8,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use serde_json::Value;
 
+use crate::support::fleet::altering;
 use crate::support::{Confirmation, Daemon, Setup, Site};
 
 /// A till repeats for at least this long.
@@ -35,11 +36,8 @@ fn one_damaged_row_silences_nobody_else() {
     let damaged = Confirmation::fresh();
     assert_eq!(daemon.code(&damaged), "1000");
     daemon.stop();
-    database(&site)
-        .execute_batch(
-            "DROP TRIGGER collection_is_never_changed;
-             UPDATE collection SET phone = 'none';",
-        )
+    altering(&site.state_dir().join("tilld.db"))
+        .execute("UPDATE collection SET phone = 'none'", [])
         .unwrap();
     let daemon = site.start();
     assert_eq!(daemon.code(&damaged), "-1009");

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 use tilld::system::clock;
@@ -260,6 +261,14 @@ pub fn database(site: &Site) -> Connection {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY);
     let connection = connection.expect("a database");
     connection.busy_timeout(PATIENCE).expect("a time-out");
+    connection
+}
+
+/// A database to be altered as nobody may: its triggers stay silent.
+pub fn altering(path: &Path) -> Connection {
+    let connection = Connection::open(path).expect("a database");
+    let silent = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false);
+    assert!(!silent.expect("a setting"));
     connection
 }
 
