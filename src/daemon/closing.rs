@@ -1,9 +1,7 @@
 //! Closes a day's books: both witnesses are read and compared, the writer closes the day, and the
 //! tape is read on to the line that tells of it.
 
-use tokio::sync::watch;
-
-use super::control::{Control, done, in_form};
+use super::control::{Control, Progress, done, in_form};
 use crate::domain::act::Actor;
 use crate::domain::time::BusinessDate;
 use crate::operator::control::Reply;
@@ -14,10 +12,8 @@ use crate::store::closing::{ByChannel, Close, Closed, Closing, OnTape, total_of}
 /// So many collections are named that head office has not got; the rest is counted.
 const NAMED_MAX: usize = 20;
 
-/// How many bytes of the tape are read, and of how many.
-pub type Progress = watch::Sender<(u64, u64)>;
-
-/// Closes a day, or tells by whom and when it was closed.
+/// Closes a day, or tells by whom and when it was closed; `progress` is how much of the tape is
+/// read, in bytes.
 pub async fn close(
     control: &Control,
     (day, actor): (&str, &str),

@@ -64,6 +64,9 @@ const SUCCESS: i32 = 1000;
 /// The group may ask; others may not even connect.
 const SOCKET_MODE: u32 = 0o660;
 
+/// How much is done of what takes long, and of how much.
+pub type Progress = watch::Sender<(u64, u64)>;
+
 /// What questions are answered from.
 #[derive(Clone)]
 pub struct Control {
@@ -155,7 +158,7 @@ async fn telling(
             done = &mut doing => return done,
             Ok(()) = told.changed() => {
                 let (done, total) = *told.borrow_and_update();
-                let line = line_of(&Reply::Reading { done, total });
+                let line = line_of(&Reply::Underway { done, total });
                 // It is done whether somebody watches or not.
                 let _ = timeout(TALK_TIME, stream.write_all(&line)).await;
             }
@@ -186,15 +189,9 @@ impl Control {
         stream: &mut UnixStream,
         stop: watch::Receiver<bool>,
     ) -> Result<Reply, Failure> {
-        let timeout_ms = match request {
-            Request::SyncWait { timeout_ms } => timeout_ms,
-            Request::Close { day, with_undelivered, actor } => {
-                let (progress, told) = watch::channel((0, 0));
-                let by = (&*day, &*actor);
-                let closing = closing::close(self, by, with_undelivered, progress);
-                return telling(stream, told, closing).await;
-            }
-            _ => return self.carry_out(request).await,
+        let Request::SyncWait { timeout_ms } = request else {
+            let (progress, told) = watch::channel((0, 0));
+            return telling(stream, told, self.carry_out(request, progress)).await;
         };
         self.relay(&self.snapshot().await?)?;
         let time = Duration::from_millis(timeout_ms);
@@ -204,7 +201,7 @@ impl Control {
     }
 
     /// Does what is asked for, but for waiting: that is over at once.
-    pub async fn carry_out(&self, request: Request) -> Result<Reply, Failure> {
+    pub async fn carry_out(&self, request: Request, progress: Progress) -> Result<Reply, Failure> {
         match request {
             Request::Status | Request::SyncWait { .. } => {}
             Request::SyncNow => {
@@ -212,13 +209,12 @@ impl Control {
                 self.relay(&snapshot)?.hurry();
                 return Ok(Reply::Status { snapshot: Box::new(snapshot) });
             }
-            Request::Retry { which, actor } => return self.retry(which, &actor).await,
+            Request::Retry { which, actor } => return self.retry(which, &actor, progress).await,
             Request::SelfTest => return self.test().await,
             Request::Note { reference, text, actor } => {
                 return self.note(reference, &text, &actor).await;
             }
             Request::Close { day, with_undelivered, actor } => {
-                let (progress, _) = watch::channel((0, 0));
                 return closing::close(self, (&day, &actor), with_undelivered, progress).await;
             }
             Request::Accept { refusal, reason, actor } => {
@@ -301,18 +297,20 @@ impl Control {
         Ok(Reply::Tested { connecting_us, answering_us })
     }
 
-    async fn retry(&self, which: Which, actor: &str) -> Result<Reply, Failure> {
+    async fn retry(&self, which: Which, actor: &str, progress: Progress) -> Result<Reply, Failure> {
         let actor = in_form(Actor::parse(actor))?;
         let meant = self.read(move |reader| match which {
             Which::AllParked => Ok(reader.all_parked()?),
             Which::These(references) => parked(reader, &references),
         });
-        let mut count = 0;
-        for these in meant.await?.chunks(AGAIN_ROWS) {
+        let (meant, mut count) = (meant.await?, 0);
+        let total = meant.len() as u64;
+        for these in meant.chunks(AGAIN_ROWS) {
             let again = done(self.store.send_again(these.to_vec(), actor.clone())).await;
             count += again.map_err(|Failure { exit, message }| {
                 Failure::new(exit, format!("{message}; before that {count} were sent again"))
             })?;
+            progress.send_replace((count as u64, total));
         }
         if let Some(relay) = self.in_force.relay() {
             relay.hurry();

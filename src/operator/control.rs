@@ -119,9 +119,9 @@ pub enum Reply {
         /// How it stands.
         snapshot: Box<Snapshot>,
     },
-    /// So much of the tape is read; the answer is still to come.
-    Reading {
-        /// How many bytes.
+    /// So much is done; the answer is still to come.
+    Underway {
+        /// Bytes of the tape that are read, or parked collections that are sent again.
         done: u64,
         /// Of how many.
         total: u64,
@@ -224,7 +224,7 @@ pub fn ask(socket: &Path, request: &Request) -> Result<Reply, Failure> {
     ask_telling(socket, request, &mut |_, _| {})
 }
 
-/// The same; `progress` is told how many bytes of the tape are read, and of how many.
+/// The same; of what takes long, `progress` is told how much is done, and of how much.
 pub fn ask_telling(
     socket: &Path,
     request: &Request,
@@ -244,7 +244,7 @@ pub fn ask_telling(
     loop {
         let answered = line(&mut answers).map_err(silent)?;
         match serde_json::from_slice(&answered) {
-            Ok(Reply::Reading { done, total }) => progress(done, total),
+            Ok(Reply::Underway { done, total }) => progress(done, total),
             Ok(Reply::Failed { exit, message }) => return Err(Failure::new(exit, message)),
             Ok(reply) => return Ok(reply),
             Err(error) => {
@@ -368,7 +368,7 @@ mod tests {
         for reply in [
             Reply::Status { snapshot: snapshot.clone() },
             Reply::Waited { is_empty: false, snapshot },
-            Reply::Reading { done: 7, total: 12 },
+            Reply::Underway { done: 7, total: 12 },
             Reply::SentAgain { count: 3 },
             Reply::Tested { connecting_us: 900, answering_us: 1200 },
             Reply::Noted { about: "refusal:7".to_owned() },
@@ -390,8 +390,8 @@ mod tests {
         let listener = UnixListener::bind(&path).unwrap();
         let answering = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let reading = |done| Reply::Reading { done, total: 12 };
-            for reply in [reading(7), reading(12), Reply::SentAgain { count: 3 }] {
+            let underway = |done| Reply::Underway { done, total: 12 };
+            for reply in [underway(7), underway(12), Reply::SentAgain { count: 3 }] {
                 stream.write_all(&line_of(&reply)).unwrap();
             }
         });

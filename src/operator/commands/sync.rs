@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::books::COLLECTION;
+use super::progress::Progress;
 use crate::config::Config;
 use crate::domain::decision::Sequence;
 use crate::operator::cli::{Output, SyncCommand};
@@ -97,8 +98,12 @@ fn retry(config: &Config, references: &[String]) -> Result<(), Failure> {
         these => Which::These(these.to_vec()),
     };
     let request = Request::Retry { which, actor: control::claimed_actor() };
-    let reply = control::ask(&config.operator.socket, &request)?;
-    let Reply::SentAgain { count } = reply else { return Err(control::unexpected()) };
+    let progress = Progress::begin();
+    let reply = control::ask_telling(&config.operator.socket, &request, &mut |done, total| {
+        progress.tell("of what is parked", done, total);
+    });
+    progress.end();
+    let Reply::SentAgain { count } = reply? else { return Err(control::unexpected()) };
     let line = match count {
         0 => "nothing is parked".to_owned(),
         1 => "1 collection is sent again".to_owned(),
